@@ -1,0 +1,11 @@
+// The extension module: the only place, with its neighbours, that knows pybind11.
+#include "bind.h"
+#include "lowbit/error.h"
+
+PYBIND11_MODULE(_core, m) {
+  namespace py = pybind11;
+  m.doc() = "lowbit's C++ kernels; lowbit.ops is the friendly side";
+  m.attr("__version__") = LOWBIT_VERSION;
+  py::register_exception<lowbit::FormatError>(m, "FormatError", PyExc_ValueError);
+  lowbit::bind_isa(m);
+}

@@ -1,0 +1,12 @@
+// Everything public, in one include.
+#pragma once
+
+#include "lowbit/depthwise_i8.h"
+#include "lowbit/dtype.h"
+#include "lowbit/error.h"
+#include "lowbit/gemm_f32.h"
+#include "lowbit/gemm_i8.h"
+#include "lowbit/isa.h"
+#include "lowbit/pointwise.h"
+#include "lowbit/requantize.h"
+#include "lowbit/threads.h"

@@ -1,0 +1,20 @@
+// Working memory that a thread keeps: grown when a call needs more, never shrunk, so that the hot path does not allocate
+// after its first call. One slot per purpose, so that kernels that call each other's doors do not overwrite each other.
+#pragma once
+
+#include <cstddef>
+
+namespace lowbit {
+
+enum class ScratchSlot { padded_input, a_panel, accumulators, row_sums, columns, count };
+
+// At least `bytes` bytes, 64-byte aligned, uninitialised, valid until this thread asks for the same slot again.
+// Throws std::bad_alloc.
+void* scratch(ScratchSlot slot, size_t bytes);
+
+template <typename T>
+T* scratch(ScratchSlot slot, size_t count) {
+  return static_cast<T*>(scratch(slot, count * sizeof(T)));
+}
+
+}  // namespace lowbit

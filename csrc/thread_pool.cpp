@@ -1,0 +1,209 @@
+// One word of state publishes a job: (epoch << 16) | parts. A worker that sees a new epoch and whose index is below parts
+// takes part; the job's fields cannot change before it has, because the publisher waits for every part. Workers beyond parts
+// read nothing but that word, so there is no race on the fields.
+#include "thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "lowbit/threads.h"
+
+namespace lowbit {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+void cpu_relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// Sleeping and waking costs 50 us and more; layers of a network follow each other within a few. So a worker spins this long
+// before it sleeps (measured: sleeping at once loses a third of two threads' gain at 0.1 ms of work).
+constexpr auto kSpin = std::chrono::microseconds(100);
+
+thread_local bool t_inside = false;
+
+class Pool {
+ public:
+  // False if another thread holds the pool.
+  bool run(int parts, detail::PartFn fn, void* context) {
+    std::unique_lock<std::mutex> hold(owner_, std::try_to_lock);
+    if (!hold.owns_lock()) return false;
+    while (workers_ < parts - 1) {
+      const int index = workers_ + 1;
+      try {
+        std::thread([this, index, seen = state_.load()] { work(index, seen); }).detach();
+      } catch (const std::system_error&) {
+        return false;  // no more threads to be had: the caller does all parts
+      }
+      ++workers_;
+    }
+    fn_ = fn;
+    context_ = context;
+    pending_.store(parts - 1, std::memory_order_relaxed);
+    epoch_ = (epoch_ + 1) & 0xffffffffffffu;
+    state_.store(epoch_ << 16 | static_cast<uint64_t>(parts));
+    if (sleepers_.load() > 0) {
+      std::lock_guard<std::mutex> lock(sleep_);
+      wake_.notify_all();
+    }
+    t_inside = true;
+    fn(context, 0, parts);
+    t_inside = false;
+    for (int spins = 0; pending_.load(std::memory_order_acquire) != 0; ++spins) {
+      if (spins < 20000) {
+        cpu_relax();
+      } else {
+        sched_yield();  // more threads than cores: let the worker run
+      }
+    }
+    return true;
+  }
+
+  void lock() { owner_.lock(); }
+  void unlock() { owner_.unlock(); }
+
+ private:
+  void work(int index, uint64_t seen) {
+    t_inside = true;
+    for (;;) {
+      seen = wait(seen);
+      const int parts = static_cast<int>(seen & 0xffff);
+      if (index >= parts) continue;
+      fn_(context_, index, parts);
+      pending_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  uint64_t wait(uint64_t seen) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 1;; ++i) {
+      const uint64_t now = state_.load(std::memory_order_acquire);
+      if (now != seen) return now;
+      cpu_relax();
+      if (i % 64 == 0 && std::chrono::steady_clock::now() - start > kSpin) break;
+    }
+    std::unique_lock<std::mutex> lock(sleep_);
+    sleepers_.fetch_add(1);
+    wake_.wait(lock, [&] { return state_.load() != seen; });
+    sleepers_.fetch_sub(1);
+    return state_.load(std::memory_order_acquire);
+  }
+
+  std::mutex owner_;
+  int workers_ = 0;
+  uint64_t epoch_ = 0;
+  detail::PartFn fn_ = nullptr;
+  void* context_ = nullptr;
+  alignas(64) std::atomic<uint64_t> state_{0};
+  alignas(64) std::atomic<int> pending_{0};
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::mutex sleep_;
+  std::condition_variable wake_;
+};
+
+// Never destroyed: workers wait on it until the process ends. A fork leaves the child with a pool whose workers do not exist,
+// so the child starts a new one and forgets the old.
+Pool* g_pool = nullptr;
+
+void before_fork() { g_pool->lock(); }
+void after_fork_in_parent() { g_pool->unlock(); }
+void after_fork_in_child() {
+  g_pool = new Pool;
+  t_inside = false;
+}
+
+Pool& pool() {
+  static const bool once = [] {
+    g_pool = new Pool;
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    return true;
+  }();
+  (void)once;
+  return *g_pool;
+}
+
+int positive_env(const char* name) {
+  const char* text = std::getenv(name);
+  if (!text || !*text) return 0;
+  char* end = nullptr;
+  const long n = std::strtol(text, &end, 10);
+  return n >= 1 && n <= kMaxThreads && (*end == '\0' || *end == ',') ? static_cast<int>(n) : 0;  // OMP allows "4,2"
+}
+
+int cgroup_quota() {
+  double quota = -1, period = 0;
+  std::ifstream v2("/sys/fs/cgroup/cpu.max");
+  std::string first;
+  if (v2 >> first >> period) {
+    if (first != "max") quota = std::strtod(first.c_str(), nullptr);
+  } else {
+    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    if (!(q >> quota && p >> period)) return 0;
+  }
+  if (quota <= 0 || period <= 0) return 0;
+  return std::max(1, static_cast<int>(quota / period + 0.999));
+}
+
+int usable_cores() {
+  cpu_set_t set;
+  int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  const int quota = cgroup_quota();
+  if (quota > 0) n = std::min(n, quota);
+  return std::clamp(n, 1, kMaxThreads);
+}
+
+int initial_threads() {
+  if (const int n = positive_env("LOWBIT_NUM_THREADS")) return n;
+  if (const int n = positive_env("OMP_NUM_THREADS")) return n;
+  return usable_cores();
+}
+
+std::atomic<int> g_threads{0};
+
+}  // namespace
+
+int num_threads() {
+  static const int initial = initial_threads();
+  const int n = g_threads.load(std::memory_order_relaxed);
+  return n > 0 ? n : initial;
+}
+
+void set_num_threads(int n) {
+  if (n < 0 || n > kMaxThreads) {
+    throw std::invalid_argument("set_num_threads: " + std::to_string(n) + " is not in 0.." + std::to_string(kMaxThreads));
+  }
+  g_threads.store(n, std::memory_order_relaxed);
+}
+
+int resolve_threads(int threads) {
+  if (threads < 0 || threads > kMaxThreads) {
+    throw std::invalid_argument("threads: " + std::to_string(threads) + " is not in 0.." + std::to_string(kMaxThreads));
+  }
+  return threads == 0 ? num_threads() : threads;
+}
+
+namespace detail {
+
+void run_parts(int parts, PartFn fn, void* context) {
+  if (!t_inside && pool().run(parts, fn, context)) return;
+  for (int part = 0; part < parts; ++part) fn(context, part, parts);
+}
+
+}  // namespace detail
+}  // namespace lowbit
