@@ -7,6 +7,7 @@
 #include "lowbit/gemm_f32.h"
 #include "lowbit/gemm_i8.h"
 #include "lowbit/isa.h"
+#include "lowbit/model.h"
 #include "lowbit/pointwise.h"
 #include "lowbit/requantize.h"
 #include "lowbit/threads.h"
