@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, m) {
   m.attr("__version__") = LOWBIT_VERSION;
   py::register_exception<lowbit::FormatError>(m, "FormatError", PyExc_ValueError);
   lowbit::bind_isa(m);
+  lowbit::bind_gemm_f32(m);
 }

@@ -1,6 +1,7 @@
 """Neural networks in few bits on CPUs: calibrate, quantize and run them on C++/SIMD kernels."""
 
 from lowbit._core import FormatError, best_isa, cpu_name, isas, num_threads, set_num_threads
+from lowbit.ops import conv2d_f32, gemm_f32, pack_conv_f32, pack_f32
 from lowbit.paths import get_cmake_dir, get_include
 
 __version__ = "0.1.0"
@@ -8,10 +9,14 @@ __version__ = "0.1.0"
 __all__ = [
     "FormatError",
     "best_isa",
+    "conv2d_f32",
     "cpu_name",
+    "gemm_f32",
     "get_cmake_dir",
     "get_include",
     "isas",
     "num_threads",
+    "pack_conv_f32",
+    "pack_f32",
     "set_num_threads",
 ]
