@@ -82,8 +82,8 @@ def gemm_f32(
     """Float matrix product, for layers kept in float: clamp(a @ b + bias + residual).
 
     The order of summation is not fixed. With u = 2^-24 the result is within (k + 2) u / (1 - (k + 2) u) times
-    (sum |a| |b| + |bias| + |residual|) of the exact one (Higham, Accuracy and Stability of Numerical Algorithms, section
-    3.1), so levels agree within twice that, and not bit for bit.
+    (sum |a| |b| + |bias| + |residual|) of the exact one (Higham, Accuracy and Stability of Numerical Algorithms,
+    section 3.1), so levels agree within twice that, and not bit for bit.
 
     Args:
         a: (m, k) float32.

@@ -8,7 +8,10 @@ import pytest
 
 import lowbit
 
-MODULES = ["lowbit", *(m.name for m in pkgutil.walk_packages(lowbit.__path__, "lowbit.") if not m.name.endswith("__main__"))]
+MODULES = [
+    "lowbit",
+    *(m.name for m in pkgutil.walk_packages(lowbit.__path__, "lowbit.") if not m.name.endswith("__main__")),
+]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -35,6 +38,9 @@ def test_public_functions_have_examples():
         if callable(getattr(lowbit, n))
         and (getattr(lowbit, n).__module__ or "").startswith("lowbit.")
         and not getattr(lowbit, n).__module__.endswith("._core")
-        and not any(t == f"{getattr(lowbit, n).__module__}.{n}" or t.startswith(f"{getattr(lowbit, n).__module__}.{n}.") for t in with_examples)
+        and not any(
+            t == f"{getattr(lowbit, n).__module__}.{n}" or t.startswith(f"{getattr(lowbit, n).__module__}.{n}.")
+            for t in with_examples
+        )
     ]
     assert not missing, missing

@@ -67,9 +67,23 @@ def test_file_names_are_unique_and_say_something():
 
 def test_import_needs_numpy_only():
     code = "import sys, lowbit; print(*sorted({m.split('.')[0] for m in sys.modules}))"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert "numpy" in loaded
-    heavy = {"torch", "onnx", "onnx_ir", "onnxruntime", "matplotlib", "jinja2", "typer", "rich", "PIL", "pandas", "scipy"}
+    heavy = {
+        "torch",
+        "onnx",
+        "onnx_ir",
+        "onnxruntime",
+        "matplotlib",
+        "jinja2",
+        "typer",
+        "rich",
+        "PIL",
+        "pandas",
+        "scipy",
+    }
     assert not loaded & heavy
 
 

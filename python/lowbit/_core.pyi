@@ -1,0 +1,56 @@
+import numpy as np
+import numpy.typing as npt
+
+__version__: str
+
+class FormatError(ValueError): ...
+
+def isas() -> list[str]: ...
+def best_isa() -> str: ...
+def parse_isa(name: str) -> str: ...
+def cpu_name() -> str: ...
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+
+# gemm_f32
+class PackedF32:
+    @property
+    def k(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class PackedConvF32:
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def pack_f32(b: npt.NDArray[np.float32]) -> PackedF32: ...
+def gemm_f32(
+    a: npt.NDArray[np.float32],
+    b: PackedF32,
+    bias: npt.NDArray[np.float32] | None = None,
+    residual: npt.NDArray[np.float32] | None = None,
+    lo: float = ...,
+    hi: float = ...,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> npt.NDArray[np.float32]: ...
+def pack_conv_f32(w: npt.NDArray[np.float32], groups: int = 1) -> PackedConvF32: ...
+def conv2d_f32(
+    x: npt.NDArray[np.float32],
+    w: PackedConvF32,
+    stride: tuple[int, int] = ...,
+    padding: tuple[int, int, int, int] = ...,
+    dilation: tuple[int, int] = ...,
+    bias: npt.NDArray[np.float32] | None = None,
+    residual: npt.NDArray[np.float32] | None = None,
+    lo: float = ...,
+    hi: float = ...,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> npt.NDArray[np.float32]: ...
