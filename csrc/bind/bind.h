@@ -21,5 +21,6 @@ inline int threads_argument(std::optional<int> threads) { return threads.value_o
 
 void bind_isa(py::module_& m);
 void bind_gemm_f32(py::module_& m);
+void bind_pointwise(py::module_& m);
 
 }  // namespace lowbit

@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception<lowbit::FormatError>(m, "FormatError", PyExc_ValueError);
   lowbit::bind_isa(m);
   lowbit::bind_gemm_f32(m);
+  lowbit::bind_pointwise(m);
 }

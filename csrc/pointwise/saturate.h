@@ -1,0 +1,21 @@
+// sat() of the scalar variants.
+#pragma once
+
+#include <math.h>
+
+#include "pointwise/pointwise_kernel.h"
+
+namespace lowbit::pointwise {
+
+static inline uint8_t saturate(float f, const CodeOut& out) {
+  const float lo = static_cast<float>(out.lo - out.zero), hi = static_cast<float>(out.hi - out.zero);
+  f = f > lo ? f : lo;  // NaN becomes lo
+  f = f < hi ? f : hi;
+  return static_cast<uint8_t>((out.zero + static_cast<int32_t>(lrintf(f))) ^ out.flip);
+}
+
+static inline float difference(uint8_t byte, const CodeIn& in) {
+  return static_cast<float>((byte ^ in.flip) - in.zero);
+}
+
+}  // namespace lowbit::pointwise
