@@ -50,7 +50,8 @@ void same_size(const char* name, int64_t size, int64_t expected) {
 
 void check_rank(const char* name, const py::array& a, py::ssize_t rank) {
   if (a.ndim() != rank) {
-    throw py::value_error(std::string(name) + " has " + std::to_string(a.ndim()) + " axes, expected " + std::to_string(rank));
+    throw py::value_error(std::string(name) + " has " + std::to_string(a.ndim()) + " axes, expected " +
+                          std::to_string(rank));
   }
 }
 
@@ -154,7 +155,8 @@ void bind_quantize(py::module_& m) {
         const uint8_t* from = static_cast<const uint8_t*>(input("x", x));
         const void* values = input("table", table);
         void* to = output("y", y);
-        if (dtype_of("x", x) != DType::u8 && dtype_of("x", x) != DType::s8) throw py::type_error("x is not int8 or uint8");
+        if (dtype_of("x", x) != DType::u8 && dtype_of("x", x) != DType::s8)
+          throw py::type_error("x is not int8 or uint8");
         if (!table.dtype().equal(y.dtype())) throw py::type_error("table and y differ in dtype");
         const bool f32 = dtype_of("y", y) == DType::f32;
         if (!f32 && y.itemsize() != 1) throw py::type_error("y is not int8, uint8 or float32");
@@ -185,9 +187,9 @@ void bind_arithmetic(py::module_& m) {
         py::gil_scoped_release release;
         add_i8(pa, ca, pb, cb, n, to, cy, lo, hi, level, threads_argument(threads));
       },
-      py::arg("a"), py::arg("a_scale"), py::arg("a_zero_point"), py::arg("b"), py::arg("b_scale"), py::arg("b_zero_point"),
-      py::arg("y"), py::arg("y_scale"), py::arg("y_zero_point"), py::arg("lo") = -128, py::arg("hi") = 255,
-      py::arg("isa") = py::none(), py::arg("threads") = py::none());
+      py::arg("a"), py::arg("a_scale"), py::arg("a_zero_point"), py::arg("b"), py::arg("b_scale"),
+      py::arg("b_zero_point"), py::arg("y"), py::arg("y_scale"), py::arg("y_zero_point"), py::arg("lo") = -128,
+      py::arg("hi") = 255, py::arg("isa") = py::none(), py::arg("threads") = py::none());
   m.def(
       "mul_i8",
       [](const py::array& a, float sa, int32_t za, const py::array& b, float sb, int32_t zb, py::array& y, float sy,
@@ -204,13 +206,13 @@ void bind_arithmetic(py::module_& m) {
         py::gil_scoped_release release;
         mul_i8(pa, ca, pb, cb, outer, repeat, inner, to, cy, lo, hi, level, threads_argument(threads));
       },
-      py::arg("a"), py::arg("a_scale"), py::arg("a_zero_point"), py::arg("b"), py::arg("b_scale"), py::arg("b_zero_point"),
-      py::arg("y"), py::arg("y_scale"), py::arg("y_zero_point"), py::arg("lo") = -128, py::arg("hi") = 255,
-      py::arg("isa") = py::none(), py::arg("threads") = py::none());
+      py::arg("a"), py::arg("a_scale"), py::arg("a_zero_point"), py::arg("b"), py::arg("b_scale"),
+      py::arg("b_zero_point"), py::arg("y"), py::arg("y_scale"), py::arg("y_zero_point"), py::arg("lo") = -128,
+      py::arg("hi") = 255, py::arg("isa") = py::none(), py::arg("threads") = py::none());
   m.def(
       "binary_f32",
-      [](const std::string& op, const py::array& a, const py::array& b, py::array& y, float lo, float hi, const Level& isa,
-         Threads threads) {
+      [](const std::string& op, const py::array& a, const py::array& b, py::array& y, float lo, float hi,
+         const Level& isa, Threads threads) {
         const Binary binary = by_name<Binary>("op", op, {"add", "mul", "sub", "div"});
         check_rank("a", a, 3);
         check_rank("b", b, 2);
@@ -227,10 +229,10 @@ void bind_arithmetic(py::module_& m) {
       py::arg("hi") = __builtin_inff(), py::arg("isa") = py::none(), py::arg("threads") = py::none());
   m.def(
       "unary_f32",
-      [](const std::string& op, const py::array& x, py::array& y, float alpha, float beta, const Level& isa, Threads threads) {
+      [](const std::string& op, const py::array& x, py::array& y, float alpha, float beta, const Level& isa,
+         Threads threads) {
         const Unary unary = by_name<Unary>(
-            "op", op,
-            {"relu", "clip", "sigmoid", "hard_sigmoid", "hard_swish", "swish", "leaky_relu", "tanh", "exp"});
+            "op", op, {"relu", "clip", "sigmoid", "hard_sigmoid", "hard_swish", "swish", "leaky_relu", "tanh", "exp"});
         const float* from = input_as<float>("x", x);
         float* to = output_as<float>("y", y);
         const int64_t n = x.size();
@@ -288,8 +290,8 @@ void bind_pool(py::module_& m) {
       py::arg("dilation") = Pair{1, 1}, py::arg("isa") = py::none(), py::arg("threads") = py::none());
   m.def(
       "average_pool_i8",
-      [](const py::array& x, float sx, int32_t zx, py::array& y, float sy, int32_t zy, Pair kernel, Pair stride, Four padding,
-         Pair dilation, bool count_include_pad, Pair overhang, const Level& isa, Threads threads) {
+      [](const py::array& x, float sx, int32_t zx, py::array& y, float sy, int32_t zy, Pair kernel, Pair stride,
+         Four padding, Pair dilation, bool count_include_pad, Pair overhang, const Level& isa, Threads threads) {
         const Conv2dShape shape = pool_shape(x, y, kernel, stride, padding, dilation);
         const Codes cx = codes("x", x, sx, zx), cy = codes("y", y, sy, zy);
         const void* from = input("x", x);
@@ -299,21 +301,21 @@ void bind_pool(py::module_& m) {
         average_pool_i8(from, cx, shape.c, shape, PoolCount(count_include_pad, overhang.first, overhang.second), to, cy,
                         shape.c, level, threads_argument(threads));
       },
-      py::arg("x"), py::arg("x_scale"), py::arg("x_zero_point"), py::arg("y"), py::arg("y_scale"), py::arg("y_zero_point"),
-      py::arg("kernel"), py::arg("stride") = Pair{1, 1}, py::arg("padding") = Four{}, py::arg("dilation") = Pair{1, 1},
-      py::arg("count_include_pad") = false, py::arg("overhang") = Pair{0, 0}, py::arg("isa") = py::none(),
-      py::arg("threads") = py::none());
+      py::arg("x"), py::arg("x_scale"), py::arg("x_zero_point"), py::arg("y"), py::arg("y_scale"),
+      py::arg("y_zero_point"), py::arg("kernel"), py::arg("stride") = Pair{1, 1}, py::arg("padding") = Four{},
+      py::arg("dilation") = Pair{1, 1}, py::arg("count_include_pad") = false, py::arg("overhang") = Pair{0, 0},
+      py::arg("isa") = py::none(), py::arg("threads") = py::none());
   m.def(
       "average_pool_f32",
-      [](const py::array& x, py::array& y, Pair kernel, Pair stride, Four padding, Pair dilation, bool count_include_pad,
-         Pair overhang, const Level& isa, Threads threads) {
+      [](const py::array& x, py::array& y, Pair kernel, Pair stride, Four padding, Pair dilation,
+         bool count_include_pad, Pair overhang, const Level& isa, Threads threads) {
         const Conv2dShape shape = pool_shape(x, y, kernel, stride, padding, dilation);
         const float* from = input_as<float>("x", x);
         float* to = output_as<float>("y", y);
         const Isa level = isa_argument(isa);
         py::gil_scoped_release release;
-        average_pool_f32(from, shape.c, shape, PoolCount(count_include_pad, overhang.first, overhang.second), to, shape.c,
-                         level, threads_argument(threads));
+        average_pool_f32(from, shape.c, shape, PoolCount(count_include_pad, overhang.first, overhang.second), to,
+                         shape.c, level, threads_argument(threads));
       },
       py::arg("x"), py::arg("y"), py::arg("kernel"), py::arg("stride") = Pair{1, 1}, py::arg("padding") = Four{},
       py::arg("dilation") = Pair{1, 1}, py::arg("count_include_pad") = false, py::arg("overhang") = Pair{0, 0},
@@ -323,7 +325,8 @@ void bind_pool(py::module_& m) {
 void bind_layout(py::module_& m) {
   m.def(
       "resize_nearest",
-      [](const py::array& x, const py::array& rows, const py::array& cols, py::array& y, const Level& isa, Threads threads) {
+      [](const py::array& x, const py::array& rows, const py::array& cols, py::array& y, const Level& isa,
+         Threads threads) {
         check_rank("x", x, 4);
         const DType dtype = dtype_of("x", x);
         if (!x.dtype().equal(y.dtype())) throw py::type_error("x and y differ in dtype");
@@ -343,8 +346,8 @@ void bind_layout(py::module_& m) {
   using Taps = std::tuple<py::array, py::array, py::array>;
   m.def(
       "resize_bilinear",
-      [](const py::array& x, const Taps& rows, const Taps& cols, py::array& y, float sx, int32_t zx, float sy, int32_t zy,
-         const Level& isa, Threads threads) {
+      [](const py::array& x, const Taps& rows, const Taps& cols, py::array& y, float sx, int32_t zx, float sy,
+         int32_t zy, const Level& isa, Threads threads) {
         check_rank("x", x, 4);
         auto taps = [](const Taps& t) {
           const auto& [first, second, weight] = t;
@@ -364,14 +367,15 @@ void bind_layout(py::module_& m) {
         const Isa level = isa_argument(isa);
         py::gil_scoped_release release;
         if (dtype == DType::f32) {
-          resize_bilinear_f32(static_cast<const float*>(from), batch, h, w, channels, r, c, static_cast<float*>(to), level,
-                              threads_argument(threads));
+          resize_bilinear_f32(static_cast<const float*>(from), batch, h, w, channels, r, c, static_cast<float*>(to),
+                              level, threads_argument(threads));
         } else {
           resize_bilinear_i8(from, cx, batch, h, w, channels, r, c, to, cy, level, threads_argument(threads));
         }
       },
-      py::arg("x"), py::arg("rows"), py::arg("cols"), py::arg("y"), py::arg("x_scale") = 1.0f, py::arg("x_zero_point") = 0,
-      py::arg("y_scale") = 1.0f, py::arg("y_zero_point") = 0, py::arg("isa") = py::none(), py::arg("threads") = py::none());
+      py::arg("x"), py::arg("rows"), py::arg("cols"), py::arg("y"), py::arg("x_scale") = 1.0f,
+      py::arg("x_zero_point") = 0, py::arg("y_scale") = 1.0f, py::arg("y_zero_point") = 0, py::arg("isa") = py::none(),
+      py::arg("threads") = py::none());
   m.def(
       "transpose",
       [](const py::array& x, const std::vector<int64_t>& perm, py::array& y, Threads threads) {

@@ -17,7 +17,8 @@ constexpr Variant<BinaryFloats*> kBinary[] = {{Isa::scalar, binary_f32_scalar}};
 template <typename Body>
 void over_repeats(int threads, int64_t outer, int64_t repeat, int64_t inner, Body body) {
   if (repeat == 1) {
-    parallel_for(threads, outer * inner, kGrain, [&](int64_t begin, int64_t end) { body(begin, begin, 1, end - begin); });
+    parallel_for(threads, outer * inner, kGrain,
+                 [&](int64_t begin, int64_t end) { body(begin, begin, 1, end - begin); });
     return;
   }
   if (inner == 0) return;
@@ -32,12 +33,13 @@ void over_repeats(int threads, int64_t outer, int64_t repeat, int64_t inner, Bod
 
 }  // namespace
 
-void add_i8(const void* a, const Codes& ca, const void* b, const Codes& cb, int64_t n, void* y, const Codes& cy, int32_t lo,
-            int32_t hi, Isa isa, int threads) {
+void add_i8(const void* a, const Codes& ca, const void* b, const Codes& cb, int64_t n, void* y, const Codes& cy,
+            int32_t lo, int32_t hi, Isa isa, int threads) {
   check_level("add_i8", isa);
   check_size("add_i8", "n", n);
   const CodeOut out = code_out("add_i8", cy, lo, hi);
-  const CodeIn in_a = code_in("add_i8", "a", ca, ca.scale / cy.scale), in_b = code_in("add_i8", "b", cb, cb.scale / cy.scale);
+  const CodeIn in_a = code_in("add_i8", "a", ca, ca.scale / cy.scale),
+               in_b = code_in("add_i8", "b", cb, cb.scale / cy.scale);
   AddCodes* const run = pick(kAdd, isa);
   parallel_for(resolve_threads(threads), n, kGrain, [&](int64_t begin, int64_t end) {
     run(static_cast<const uint8_t*>(a) + begin, in_a, static_cast<const uint8_t*>(b) + begin, in_b, end - begin,
@@ -45,12 +47,13 @@ void add_i8(const void* a, const Codes& ca, const void* b, const Codes& cb, int6
   });
 }
 
-void mul_i8(const void* a, const Codes& ca, const void* b, const Codes& cb, int64_t outer, int64_t repeat, int64_t inner,
-            void* y, const Codes& cy, int32_t lo, int32_t hi, Isa isa, int threads) {
+void mul_i8(const void* a, const Codes& ca, const void* b, const Codes& cb, int64_t outer, int64_t repeat,
+            int64_t inner, void* y, const Codes& cy, int32_t lo, int32_t hi, Isa isa, int threads) {
   check_level("mul_i8", isa);
   check_product("mul_i8", outer, repeat, inner);
   const CodeOut out = code_out("mul_i8", cy, lo, hi);
-  const CodeIn in_a = code_in("mul_i8", "a", ca, (ca.scale * cb.scale) / cy.scale), in_b = code_in("mul_i8", "b", cb, 0.0f);
+  const CodeIn in_a = code_in("mul_i8", "a", ca, (ca.scale * cb.scale) / cy.scale),
+               in_b = code_in("mul_i8", "b", cb, 0.0f);
   MulCodes* const run = pick(kMul, isa);
   over_repeats(resolve_threads(threads), outer, repeat, inner, [&](int64_t at, int64_t at_b, int64_t rows, int64_t n) {
     run(static_cast<const uint8_t*>(a) + at, in_a, static_cast<const uint8_t*>(b) + at_b, in_b, rows, n,
@@ -58,15 +61,16 @@ void mul_i8(const void* a, const Codes& ca, const void* b, const Codes& cb, int6
   });
 }
 
-void binary_f32(Binary op, const float* a, const float* b, int64_t outer, int64_t repeat, int64_t inner, float lo, float hi,
-                float* y, Isa isa, int threads) {
+void binary_f32(Binary op, const float* a, const float* b, int64_t outer, int64_t repeat, int64_t inner, float lo,
+                float hi, float* y, Isa isa, int threads) {
   check_level("binary_f32", isa);
   check_product("binary_f32", outer, repeat, inner);
   if (op > Binary::div) fail("binary_f32", "unknown operation " + std::to_string(static_cast<int>(op)));
   if (!(lo <= hi)) fail("binary_f32", "lo = " + std::to_string(lo) + " is not at most hi = " + std::to_string(hi));
   BinaryFloats* const run = pick(kBinary, isa);
-  over_repeats(resolve_threads(threads), outer, repeat, inner,
-               [&](int64_t at, int64_t at_b, int64_t rows, int64_t n) { run(op, a + at, b + at_b, rows, n, lo, hi, y + at); });
+  over_repeats(resolve_threads(threads), outer, repeat, inner, [&](int64_t at, int64_t at_b, int64_t rows, int64_t n) {
+    run(op, a + at, b + at_b, rows, n, lo, hi, y + at);
+  });
 }
 
 }  // namespace lowbit

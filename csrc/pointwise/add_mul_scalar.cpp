@@ -1,4 +1,4 @@
-#include "pointwise/saturate.h"
+#include "pointwise/saturate_kernel.h"
 
 namespace lowbit::pointwise {
 
@@ -10,8 +10,8 @@ void add_codes_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, cons
 }
 
 // The product of two differences is below 2^17, so float arithmetic holds it exactly.
-void mul_codes_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, const CodeIn& cb, int64_t repeat, int64_t inner,
-                      uint8_t* y, const CodeOut& out) noexcept {
+void mul_codes_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, const CodeIn& cb, int64_t repeat,
+                      int64_t inner, uint8_t* y, const CodeOut& out) noexcept {
   for (int64_t r = 0; r < repeat; ++r) {
     for (int64_t i = 0; i < inner; ++i) {
       const int64_t at = r * inner + i;
@@ -22,10 +22,14 @@ void mul_codes_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, cons
 
 static float apply(Binary op, float a, float b) {
   switch (op) {
-    case Binary::add: return a + b;
-    case Binary::mul: return a * b;
-    case Binary::sub: return a - b;
-    case Binary::div: return a / b;
+    case Binary::add:
+      return a + b;
+    case Binary::mul:
+      return a * b;
+    case Binary::sub:
+      return a - b;
+    case Binary::div:
+      return a / b;
   }
   return 0.0f;
 }

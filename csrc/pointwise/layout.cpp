@@ -1,4 +1,5 @@
-// Doors: transpose, copy_2d. Moving bytes is bound by memory, so there are no levels: loops that the compiler vectorises.
+// Doors: transpose, copy_2d. Moving bytes is bound by memory, so there are no levels: loops that the compiler
+// vectorises.
 #include <algorithm>
 #include <cstring>
 
@@ -44,8 +45,8 @@ int simplify(const int64_t* dims, const int64_t* perm, int rank, Axis* axes) {
   return n;
 }
 
-// y (rows, cols) = x: contiguous along rows in x (a.from == 1), along cols in y (b.to == 1). Blocks keep the lines that are read
-// and those that are written in the cache.
+// y (rows, cols) = x: contiguous along rows in x (a.from == 1), along cols in y (b.to == 1). Blocks keep the lines that
+// are read and those that are written in the cache.
 template <typename T>
 void transpose_plane(const T* x, int64_t rows, int64_t y_step, int64_t cols, int64_t x_step, T* y) {
   constexpr int64_t kBlock = 16;
@@ -73,7 +74,8 @@ template <typename T>
 void permute(const void* x_bytes, const Axis* axes, int n, void* y_bytes, int threads) {
   const T* x = static_cast<const T*>(x_bytes);
   T* y = static_cast<T*>(y_bytes);
-  // The plane that is moved at once: the output's last axis, and the axis that is contiguous in x where that is another.
+  // The plane that is moved at once: the output's last axis, and the axis that is contiguous in x where that is
+  // another.
   const Axis last = axes[n - 1];
   int other = -1;
   for (int i = 0; i < n - 1; ++i) {
@@ -129,7 +131,8 @@ void transpose(const void* x, const int64_t* dims, const int64_t* perm, int rank
   unsigned seen = 0;
   for (int i = 0; i < rank; ++i) {
     if (perm[i] < 0 || perm[i] >= rank || (seen >> perm[i] & 1u)) {
-      fail("transpose", "perm[" + std::to_string(i) + "] = " + std::to_string(perm[i]) + " does not make a permutation");
+      fail("transpose",
+           "perm[" + std::to_string(i) + "] = " + std::to_string(perm[i]) + " does not make a permutation");
     }
     seen |= 1u << perm[i];
     elements = check_product("transpose", elements, dims[i], 1);
@@ -143,14 +146,19 @@ void transpose(const void* x, const int64_t* dims, const int64_t* perm, int rank
   int n = simplify(dims, perm, rank, axes);
   if (n == 0) axes[n++] = {1, 1, 1};
   switch (size) {
-    case 1: return permute<uint8_t>(x, axes, n, y, team);
-    case 2: return permute<uint16_t>(x, axes, n, y, team);
-    case 4: return permute<uint32_t>(x, axes, n, y, team);
-    default: return permute<uint64_t>(x, axes, n, y, team);
+    case 1:
+      return permute<uint8_t>(x, axes, n, y, team);
+    case 2:
+      return permute<uint16_t>(x, axes, n, y, team);
+    case 4:
+      return permute<uint32_t>(x, axes, n, y, team);
+    default:
+      return permute<uint64_t>(x, axes, n, y, team);
   }
 }
 
-void copy_2d(const void* src, int64_t src_stride, void* dst, int64_t dst_stride, int64_t rows, int64_t row_bytes, int threads) {
+void copy_2d(const void* src, int64_t src_stride, void* dst, int64_t dst_stride, int64_t rows, int64_t row_bytes,
+             int threads) {
   check_product("copy_2d", rows, row_bytes, 1);
   const int team = resolve_threads(threads);
   if (row_bytes == 0) return;

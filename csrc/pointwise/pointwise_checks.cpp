@@ -61,7 +61,8 @@ CodeOut code_out(const char* function, const Codes& codes, int32_t lo, int32_t h
   const int32_t low = lowest(codes.dtype), move = shift(codes.dtype);
   const int32_t least = std::max(lo, low), most = std::min(hi, low + 255);
   if (least > most) {
-    fail(function, "lo = " + std::to_string(lo) + " and hi = " + std::to_string(hi) + " leave no " + dtype_name(codes.dtype));
+    fail(function,
+         "lo = " + std::to_string(lo) + " and hi = " + std::to_string(hi) + " leave no " + dtype_name(codes.dtype));
   }
   return {codes.zero_point + move, least + move, most + move, static_cast<uint8_t>(move)};
 }

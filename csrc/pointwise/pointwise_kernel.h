@@ -1,7 +1,7 @@
 // What the doors hand to the variants. The contract is lowbit/pointwise.h.
 //
-// Codes are bytes in [0, 255] here: an int8 code c is the byte c ^ 0x80 = c + 128, its zero point and clamp move by 128 as
-// well, and every formula depends on differences only. `flip` (0x80 or 0) is the xor that a load or store applies.
+// Codes are bytes in [0, 255] here: an int8 code c is the byte c ^ 0x80 = c + 128, its zero point and clamp move by 128
+// as well, and every formula depends on differences only. `flip` (0x80 or 0) is the xor that a load or store applies.
 #pragma once
 
 #include <stdint.h>
@@ -61,8 +61,8 @@ using Lookup = void(const uint8_t* x, int64_t n, const uint8_t* table, uint8_t* 
 using AddCodes = void(const uint8_t* a, const CodeIn& ca, const uint8_t* b, const CodeIn& cb, int64_t n, uint8_t* y,
                       const CodeOut& out) noexcept;
 // a, y (repeat, inner), b (inner); a's factor multiplies the product of differences, b's is not used.
-using MulCodes = void(const uint8_t* a, const CodeIn& ca, const uint8_t* b, const CodeIn& cb, int64_t repeat, int64_t inner,
-                      uint8_t* y, const CodeOut& out) noexcept;
+using MulCodes = void(const uint8_t* a, const CodeIn& ca, const uint8_t* b, const CodeIn& cb, int64_t repeat,
+                      int64_t inner, uint8_t* y, const CodeOut& out) noexcept;
 using BinaryFloats = void(Binary op, const float* a, const float* b, int64_t repeat, int64_t inner, float lo, float hi,
                           float* y) noexcept;
 using Pool = void(const PoolRow& row) noexcept;

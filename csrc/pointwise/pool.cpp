@@ -33,14 +33,16 @@ Conv2dShape checked(const char* function, Conv2dShape shape, int64_t ldx, int64_
   shape.groups = 1;
   check_conv2d_shape(function, shape);
   for (int64_t ld : {ldx, ldy}) {
-    if (ld < shape.c) fail(function, "a row of " + std::to_string(ld) + " elements is below c = " + std::to_string(shape.c));
+    if (ld < shape.c)
+      fail(function, "a row of " + std::to_string(ld) + " elements is below c = " + std::to_string(shape.c));
   }
   return shape;
 }
 
 // run(row) for every output row.
 template <typename T, typename Run>
-void over_rows(const T* x, int64_t ldx, const Conv2dShape& s, PoolCount count, T* y, int64_t ldy, int threads, Run run) {
+void over_rows(const T* x, int64_t ldx, const Conv2dShape& s, PoolCount count, T* y, int64_t ldy, int threads,
+               Run run) {
   const int team = resolve_threads(threads);
   if (s.batch == 0 || s.c == 0) return;
   const int64_t out_h = s.out_h(), out_w = s.out_w();
@@ -88,7 +90,8 @@ void check_count(const char* function, const Conv2dShape& shape, const PoolCount
 
 }  // namespace
 
-void max_pool(const void* x, DType dtype, int64_t ldx, const Conv2dShape& shape, void* y, int64_t ldy, Isa isa, int threads) {
+void max_pool(const void* x, DType dtype, int64_t ldx, const Conv2dShape& shape, void* y, int64_t ldy, Isa isa,
+              int threads) {
   check_level("max_pool", isa);
   const Conv2dShape s = checked("max_pool", shape, ldx, ldy);
   if (dtype == DType::s32) fail("max_pool", "dtype int32 is not int8, uint8 or float32");
@@ -115,8 +118,8 @@ void average_pool_i8(const void* x, const Codes& cx, int64_t ldx, const Conv2dSh
             [&](const PoolRow& row) { run(row, in, out); });
 }
 
-void average_pool_f32(const float* x, int64_t ldx, const Conv2dShape& shape, PoolCount count, float* y, int64_t ldy, Isa isa,
-                      int threads) {
+void average_pool_f32(const float* x, int64_t ldx, const Conv2dShape& shape, PoolCount count, float* y, int64_t ldy,
+                      Isa isa, int threads) {
   check_level("average_pool_f32", isa);
   const Conv2dShape s = checked("average_pool_f32", shape, ldx, ldy);
   check_count("average_pool_f32", s, count);

@@ -1,4 +1,4 @@
-#include "pointwise/saturate.h"
+#include "pointwise/saturate_kernel.h"
 
 namespace lowbit::pointwise {
 
@@ -37,9 +37,8 @@ void average_pool_codes_scalar(const PoolRow& row, const CodeIn& in, const CodeO
     uint8_t* y = static_cast<uint8_t*>(row.y) + ox * row.y_step;
     const float count = divisor(row, row.columns[ox]);
     for (int64_t j = 0; j < row.c; ++j) {
-      const int32_t sum = over_window<uint8_t>(row, row.columns[ox], j, int32_t{0}, [&](int32_t s, uint8_t x) {
-        return s + ((x ^ in.flip) - in.zero);
-      });
+      const int32_t sum = over_window<uint8_t>(row, row.columns[ox], j, int32_t{0},
+                                               [&](int32_t s, uint8_t x) { return s + ((x ^ in.flip) - in.zero); });
       y[j] = saturate((static_cast<float>(sum) * in.factor) / count, out);
     }
   }

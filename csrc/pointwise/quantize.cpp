@@ -28,8 +28,8 @@ void quantize(const float* x, int64_t n, const Codes& out, void* q, int32_t lo, 
   });
 }
 
-void quantize_nchw(const float* x, int64_t batch, int64_t c, int64_t plane, const Codes& out, void* q, int64_t ldq, int32_t lo,
-                   int32_t hi, Isa isa, int threads) {
+void quantize_nchw(const float* x, int64_t batch, int64_t c, int64_t plane, const Codes& out, void* q, int64_t ldq,
+                   int32_t lo, int32_t hi, Isa isa, int threads) {
   constexpr const char* kName = "quantize_nchw";
   check_level(kName, isa);
   check_product(kName, batch, c, plane);

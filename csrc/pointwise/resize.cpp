@@ -17,8 +17,8 @@ constexpr Variant<Bilinear*> kBilinear[] = {{Isa::scalar, bilinear_f32_scalar}};
 void check_indices(const char* function, const char* name, const int32_t* index, int64_t count, int64_t size) {
   for (int64_t i = 0; i < count; ++i) {
     if (index[i] < 0 || index[i] >= size) {
-      fail(function, std::string(name) + "[" + std::to_string(i) + "] = " + std::to_string(index[i]) + " is not in [0, " +
-                         std::to_string(size) + ")");
+      fail(function, std::string(name) + "[" + std::to_string(i) + "] = " + std::to_string(index[i]) +
+                         " is not in [0, " + std::to_string(size) + ")");
     }
   }
 }
@@ -82,8 +82,9 @@ void resize_nearest(const void* x, DType dtype, int64_t batch, int64_t h, int64_
   });
 }
 
-void resize_bilinear_i8(const void* x, const Codes& cx, int64_t batch, int64_t h, int64_t w, int64_t c, const LinearTaps& rows,
-                        const LinearTaps& cols, void* y, const Codes& cy, Isa isa, int threads) {
+void resize_bilinear_i8(const void* x, const Codes& cx, int64_t batch, int64_t h, int64_t w, int64_t c,
+                        const LinearTaps& rows, const LinearTaps& cols, void* y, const Codes& cy, Isa isa,
+                        int threads) {
   constexpr const char* kName = "resize_bilinear_i8";
   check_level(kName, isa);
   const CodeOut out = code_out(kName, cy);

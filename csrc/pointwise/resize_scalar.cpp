@@ -1,4 +1,4 @@
-#include "pointwise/saturate.h"
+#include "pointwise/saturate_kernel.h"
 
 namespace lowbit::pointwise {
 

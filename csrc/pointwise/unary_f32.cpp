@@ -34,9 +34,10 @@ void prelu_f32(const float* x, int64_t n, const float* slope, int64_t channels, 
     fail("prelu_f32", "n = " + std::to_string(n) + " is no multiple of channels = " + std::to_string(channels));
   }
   Prelu* const run = pick(kPrelu, isa);
-  parallel_for(resolve_threads(threads), n / channels, std::max<int64_t>(kGrain / channels, 1), [&](int64_t begin, int64_t end) {
-    run(x + begin * channels, end - begin, slope, channels, y + begin * channels);
-  });
+  parallel_for(resolve_threads(threads), n / channels, std::max<int64_t>(kGrain / channels, 1),
+               [&](int64_t begin, int64_t end) {
+                 run(x + begin * channels, end - begin, slope, channels, y + begin * channels);
+               });
 }
 
 void softmax_f32(const float* x, int64_t rows, int64_t n, float* y, Isa isa, int threads) {

@@ -1,10 +1,10 @@
-// exp(x) = 2^k exp(r), k = rne(x log2 e) by the magic number, r = x - k ln 2 in two parts; 2^k is applied in two factors, so that
-// denormal results are rounded once and the largest do not overflow early.
+// exp(x) = 2^k exp(r), k = rne(x log2 e) by the magic number, r = x - k ln 2 in two parts; 2^k is applied in two
+// factors, so that denormal results are rounded once and the largest do not overflow early.
 #include <math.h>
 #include <string.h>
 
 #include "pointwise/pointwise_kernel.h"
-#include "pointwise/unary_f32_constants.h"
+#include "pointwise/unary_f32_kernel.h"
 
 namespace lowbit::pointwise {
 
@@ -55,15 +55,24 @@ static float clamp(float x, float lo, float hi) {
 
 static float apply(Unary op, float x, float alpha, float beta) {
   switch (op) {
-    case Unary::relu: return x > 0.0f ? x : 0.0f;
-    case Unary::clip: return clamp(x, alpha, beta);
-    case Unary::sigmoid: return 1.0f / (1.0f + exp_of(-x));
-    case Unary::hard_sigmoid: return clamp(alpha * x + beta, 0.0f, 1.0f);
-    case Unary::hard_swish: return x * clamp(x * kSixth + 0.5f, 0.0f, 1.0f);
-    case Unary::swish: return x / (1.0f + exp_of(-x));
-    case Unary::leaky_relu: return x > 0.0f ? x : alpha * x;
-    case Unary::tanh: return tanh_of(x);
-    case Unary::exp: return exp_of(x);
+    case Unary::relu:
+      return x > 0.0f ? x : 0.0f;
+    case Unary::clip:
+      return clamp(x, alpha, beta);
+    case Unary::sigmoid:
+      return 1.0f / (1.0f + exp_of(-x));
+    case Unary::hard_sigmoid:
+      return clamp(alpha * x + beta, 0.0f, 1.0f);
+    case Unary::hard_swish:
+      return x * clamp(x * kSixth + 0.5f, 0.0f, 1.0f);
+    case Unary::swish:
+      return x / (1.0f + exp_of(-x));
+    case Unary::leaky_relu:
+      return x > 0.0f ? x : alpha * x;
+    case Unary::tanh:
+      return tanh_of(x);
+    case Unary::exp:
+      return exp_of(x);
   }
   return 0.0f;
 }

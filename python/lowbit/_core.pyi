@@ -1,5 +1,12 @@
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+_Pair = tuple[int, int]
+_Four = tuple[int, int, int, int]
+_Taps = tuple[_Array, _Array, _Array]
 
 __version__: str
 
@@ -54,3 +61,136 @@ def conv2d_f32(
     isa: str | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[np.float32]: ...
+
+# pointwise: results go into the array that is passed for them
+def quantize(
+    x: _Array,
+    scale: float,
+    zero_point: int,
+    q: _Array,
+    lo: int = -128,
+    hi: int = 255,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def quantize_nchw(
+    x: _Array,
+    scale: float,
+    zero_point: int,
+    q: _Array,
+    lo: int = -128,
+    hi: int = 255,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def dequantize(
+    q: _Array, scale: float, zero_point: int, x: _Array, isa: str | None = None, threads: int | None = None
+) -> None: ...
+def min_max(x: _Array, isa: str | None = None, threads: int | None = None) -> tuple[float, float]: ...
+def lookup(x: _Array, table: _Array, y: _Array, isa: str | None = None, threads: int | None = None) -> None: ...
+def add_i8(
+    a: _Array,
+    a_scale: float,
+    a_zero_point: int,
+    b: _Array,
+    b_scale: float,
+    b_zero_point: int,
+    y: _Array,
+    y_scale: float,
+    y_zero_point: int,
+    lo: int = -128,
+    hi: int = 255,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def mul_i8(
+    a: _Array,
+    a_scale: float,
+    a_zero_point: int,
+    b: _Array,
+    b_scale: float,
+    b_zero_point: int,
+    y: _Array,
+    y_scale: float,
+    y_zero_point: int,
+    lo: int = -128,
+    hi: int = 255,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def binary_f32(
+    op: str,
+    a: _Array,
+    b: _Array,
+    y: _Array,
+    lo: float = ...,
+    hi: float = ...,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def unary_f32(
+    op: str,
+    x: _Array,
+    y: _Array,
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def prelu_f32(x: _Array, slope: _Array, y: _Array, isa: str | None = None, threads: int | None = None) -> None: ...
+def softmax_f32(x: _Array, y: _Array, isa: str | None = None, threads: int | None = None) -> None: ...
+def max_pool(
+    x: _Array,
+    y: _Array,
+    kernel: _Pair,
+    stride: _Pair = (1, 1),
+    padding: _Four = (0, 0, 0, 0),
+    dilation: _Pair = (1, 1),
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def average_pool_i8(
+    x: _Array,
+    x_scale: float,
+    x_zero_point: int,
+    y: _Array,
+    y_scale: float,
+    y_zero_point: int,
+    kernel: _Pair,
+    stride: _Pair = (1, 1),
+    padding: _Four = (0, 0, 0, 0),
+    dilation: _Pair = (1, 1),
+    count_include_pad: bool = False,
+    overhang: _Pair = (0, 0),
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def average_pool_f32(
+    x: _Array,
+    y: _Array,
+    kernel: _Pair,
+    stride: _Pair = (1, 1),
+    padding: _Four = (0, 0, 0, 0),
+    dilation: _Pair = (1, 1),
+    count_include_pad: bool = False,
+    overhang: _Pair = (0, 0),
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def resize_nearest(
+    x: _Array, rows: _Array, cols: _Array, y: _Array, isa: str | None = None, threads: int | None = None
+) -> None: ...
+def resize_bilinear(
+    x: _Array,
+    rows: _Taps,
+    cols: _Taps,
+    y: _Array,
+    x_scale: float = 1.0,
+    x_zero_point: int = 0,
+    y_scale: float = 1.0,
+    y_zero_point: int = 0,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> None: ...
+def transpose(x: _Array, perm: list[int], y: _Array, threads: int | None = None) -> None: ...
+def copy_2d(src: _Array, dst: _Array, row_bytes: int, threads: int | None = None) -> None: ...

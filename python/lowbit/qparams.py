@@ -1,4 +1,4 @@
-"""Quantisation parameters: what a code means, how a range becomes a scale and a zero point, and the rounding shared by all.
+"""Quantisation parameters: what a code means, how a range becomes a scale and a zero point, and the one rounding.
 
 ``real = scale * (code - zero_point)``, and ``code = clamp(zero_point + rint(x / scale), qmin, qmax)`` with the quotient
 rounded to float32 and ``rint`` rounding half to even: ONNX's QuantizeLinear.
@@ -115,7 +115,9 @@ def _where(bad: NDArray[np.bool_]) -> str:
 def _finite(name: str, values: ArrayLike, axis: int | None) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != (0 if axis is None else 1):
-        raise ValueError(f"{name}: axis={axis} needs {'a number' if axis is None else 'a 1-d array'}, got {array.shape}")
+        raise ValueError(
+            f"{name}: axis={axis} needs {'a number' if axis is None else 'a 1-d array'}, got {array.shape}"
+        )
     if array.size == 0:
         raise ValueError(f"{name}: empty")
     bad = ~np.isfinite(array)
@@ -124,9 +126,7 @@ def _finite(name: str, values: ArrayLike, axis: int | None) -> NDArray[np.float6
     return array
 
 
-def _scales(
-    name: str, span: NDArray[np.float64], steps: int, zero_scale: float | None
-) -> NDArray[np.float32]:
+def _scales(name: str, span: NDArray[np.float64], steps: int, zero_scale: float | None) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         scale = np.array(span / steps, dtype=np.float32)
     empty = span == 0
@@ -210,7 +210,7 @@ def affine_qparams(
         QParams.
 
     Raises:
-        ValueError: where a bound is NaN or infinite, ``lo > hi``, the range is 0..0 without ``zero_scale``, or there is none.
+        ValueError: where a bound is NaN or infinite, ``lo > hi``, the range is 0..0 without ``zero_scale``, or empty.
 
     Source: Jacob et al. 2018 (arXiv 1712.05877), section 3; gemmlowp's ChooseQuantizationParams.
 

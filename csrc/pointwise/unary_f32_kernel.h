@@ -1,6 +1,6 @@
-// The constants of exp and tanh, one set for every level. The coefficients were fitted for this project: minimax for the
-// relative error of exp(r) = 1 + r + r^2 (E2 + E3 r + ...) on |r| <= ln(2) / 2 (5 % of an ulp), and for
-// tanh(x) = x + x^3 (T0 + T1 x^2 + ...) on |x| <= 0.625 (7 %).
+// The constants of exp and tanh, one set for every level. The coefficients were fitted for this project: minimax for
+// the relative error of exp(r) = 1 + r + r^2 (E2 + E3 r + ...) on |r| <= ln(2) / 2 (5 % of an ulp), and for tanh(x) = x
+// + x^3 (T0 + T1 x^2 + ...) on |x| <= 0.625 (7 %).
 #pragma once
 
 namespace lowbit::pointwise {
