@@ -6,7 +6,7 @@
 
 namespace lowbit {
 
-enum class ScratchSlot { padded_input, a_panel, accumulators, row_sums, columns, pool_columns, count };
+enum class ScratchSlot { padded_input, a_panel, accumulators, row_sums, columns, pool_columns, histogram, count };
 
 // At least `bytes` bytes, 64-byte aligned, uninitialised, valid until this thread asks for the same slot again.
 // Throws std::bad_alloc.

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "lowbit's C++ kernels; lowbit.ops is the friendly side";
   m.attr("__version__") = LOWBIT_VERSION;
   py::register_exception<lowbit::FormatError>(m, "FormatError", PyExc_ValueError);
+  lowbit::bind_calibrate(m);
   lowbit::bind_isa(m);
   lowbit::bind_gemm_f32(m);
   lowbit::bind_pointwise(m);

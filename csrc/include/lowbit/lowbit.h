@@ -1,6 +1,7 @@
 // Everything public, in one include.
 #pragma once
 
+#include "lowbit/calibrate.h"
 #include "lowbit/depthwise_i8.h"
 #include "lowbit/dtype.h"
 #include "lowbit/error.h"
