@@ -1,6 +1,14 @@
 """Neural networks in few bits on CPUs: calibrate, quantize and run them on C++/SIMD kernels."""
 
 from lowbit._core import FormatError, best_isa, cpu_name, isas, num_threads, set_num_threads
+from lowbit.calibration import (
+    CalibrationTable,
+    EntropyObserver,
+    MinMaxObserver,
+    MSEObserver,
+    PercentileObserver,
+    calibrate,
+)
 from lowbit.ops import conv2d_f32, gemm_f32, pack_conv_f32, pack_f32
 from lowbit.paths import get_cmake_dir, get_include
 from lowbit.qparams import QParams, affine_qparams, dequantize, quantize, symmetric_qparams
@@ -8,14 +16,20 @@ from lowbit.qparams import QParams, affine_qparams, dequantize, quantize, symmet
 __version__ = "0.1.0"
 
 __all__ = [
+    "CalibrationTable",
+    "EntropyObserver",
     "FormatError",
+    "MSEObserver",
+    "MinMaxObserver",
+    "PercentileObserver",
     "QParams",
     "affine_qparams",
     "best_isa",
+    "calibrate",
     "conv2d_f32",
     "cpu_name",
-    "gemm_f32",
     "dequantize",
+    "gemm_f32",
     "get_cmake_dir",
     "get_include",
     "isas",
