@@ -6,7 +6,18 @@
 
 namespace lowbit {
 
-enum class ScratchSlot { padded_input, a_panel, accumulators, row_sums, columns, pool_columns, histogram, count };
+enum class ScratchSlot {
+  padded_input,
+  a_panel,
+  accumulators,
+  row_sums,
+  columns,
+  pool_columns,
+  histogram,
+  fixed_point,
+  run_offsets,
+  count,
+};
 
 // At least `bytes` bytes, 64-byte aligned, uninitialised, valid until this thread asks for the same slot again.
 // Throws std::bad_alloc.

@@ -23,5 +23,7 @@ void bind_calibrate(py::module_& m);
 void bind_isa(py::module_& m);
 void bind_gemm_f32(py::module_& m);
 void bind_pointwise(py::module_& m);
+void bind_requantize(py::module_& m);
+void bind_gemm_i8(py::module_& m);
 
 }  // namespace lowbit

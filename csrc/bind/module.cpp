@@ -11,4 +11,6 @@ PYBIND11_MODULE(_core, m) {
   lowbit::bind_isa(m);
   lowbit::bind_gemm_f32(m);
   lowbit::bind_pointwise(m);
+  lowbit::bind_requantize(m);
+  lowbit::bind_gemm_i8(m);
 }

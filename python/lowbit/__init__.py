@@ -9,7 +9,17 @@ from lowbit.calibration import (
     PercentileObserver,
     calibrate,
 )
-from lowbit.ops import conv2d_f32, gemm_f32, pack_conv_f32, pack_f32
+from lowbit.ops import (
+    conv2d_f32,
+    conv2d_i8,
+    gemm_f32,
+    gemm_i8,
+    pack_conv2d_i8,
+    pack_conv_f32,
+    pack_f32,
+    pack_i8,
+    requantize,
+)
 from lowbit.paths import get_cmake_dir, get_include
 from lowbit.qparams import QParams, affine_qparams, dequantize, quantize, symmetric_qparams
 
@@ -27,16 +37,21 @@ __all__ = [
     "best_isa",
     "calibrate",
     "conv2d_f32",
+    "conv2d_i8",
     "cpu_name",
     "dequantize",
     "gemm_f32",
+    "gemm_i8",
     "get_cmake_dir",
     "get_include",
     "isas",
     "num_threads",
+    "pack_conv2d_i8",
     "pack_conv_f32",
     "pack_f32",
+    "pack_i8",
     "quantize",
+    "requantize",
     "set_num_threads",
     "symmetric_qparams",
 ]

@@ -214,3 +214,73 @@ def finite_range(
 def entropy_search(
     counts: npt.NDArray[np.int64], levels: int = 128, *, literal_bin0: bool = False, isa: str | None = None
 ) -> tuple[int, npt.NDArray[np.float64]]: ...
+# requantize, gemm_i8
+class PackedI8:
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class PackedConvI8:
+    @property
+    def nbytes(self) -> int: ...
+
+def fixed_point_multiplier(scale: float) -> tuple[int, int]: ...
+def requantize(
+    acc: npt.NDArray[Any],
+    scale: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    zero_point: int,
+    dtype: int,
+    rounding: int,
+    clamp: tuple[float, float] | None,
+    residual: npt.NDArray[Any] | None,
+    residual_scale: float | None,
+    residual_zero_point: int,
+    out: npt.NDArray[Any] | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[Any]: ...
+def pack_i8(b: npt.NDArray[Any]) -> PackedI8: ...
+def gemm_i8(
+    a: npt.NDArray[Any],
+    b: npt.NDArray[Any] | PackedI8,
+    a_zero_point: int,
+    b_zero_point: int,
+    scale: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    zero_point: int,
+    out_dtype: int,
+    rounding: int,
+    clamp: tuple[float, float] | None,
+    residual: npt.NDArray[Any] | None,
+    residual_scale: float | None,
+    residual_zero_point: int,
+    out: npt.NDArray[Any] | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[Any]: ...
+def pack_conv2d_i8(
+    w: npt.NDArray[Any], stride: tuple[int, int], dilation: tuple[int, int], groups: int
+) -> PackedConvI8: ...
+def conv2d_i8(
+    x: npt.NDArray[Any],
+    w: PackedConvI8,
+    padding: tuple[int, int, int, int],
+    x_zero_point: int,
+    w_zero_point: int,
+    scale: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    zero_point: int,
+    out_dtype: int,
+    rounding: int,
+    clamp: tuple[float, float] | None,
+    residual: npt.NDArray[Any] | None,
+    residual_scale: float | None,
+    residual_zero_point: int,
+    out: npt.NDArray[Any] | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[Any]: ...

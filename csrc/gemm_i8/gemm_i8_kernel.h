@@ -1,0 +1,57 @@
+// What the gemm_i8 and conv2d_i8 doors hand to the variants: one inner form for matrix product and convolution.
+#pragma once
+
+#include "requantize/requantize_kernel.h"
+
+namespace lowbit {
+
+constexpr int64_t kPanel = 16;     // columns of a packed panel
+constexpr int64_t kRunAlign = 64;  // a run's length in the packed order is a multiple of this, zeros at its end
+
+// An accumulator is a sum over runs t of dot products of run_bytes uint8 (A) with int8 (B), int32 and wrapping:
+//
+//   acc[i][j] = init[j] + row_term[i - first_row] + sum_t sum_p row(i)[run_offset[t] + p] * b[t][p][j]
+//
+// A matrix product has one run, a convolution usually one per row of its kernel. The output pixels of one row of an
+// image lie lda apart in A; after out_w of them come virtual_w - out_w places whose windows would wrap around the
+// border. A tile of 16 rows at one distance may compute those "virtual pixels" too, and not store them. A matrix is one
+// row of pixels.
+//
+// b is packed [panel][t][p / 4, padded to run_pad / 4][16 columns][4]: 16 quadruples are one AMX tile, one is one zmm.
+struct GemmI8 {
+  const uint8_t* a = nullptr;
+  int64_t lda = 0;
+  int64_t first_row = 0;  // the row that a points at
+  int64_t out_w = 0, virtual_w = 0;
+  // Rows from tail_row on lie elsewhere, at tail: the last rows of the caller's memory, copied so that of every row
+  // run_pad bytes may be read (the excess meets zeros of b). tail_row - first_row is a multiple of 16; without a tail
+  // it is huge.
+  int64_t tail_row = INT64_MAX;
+  const uint8_t* tail = nullptr;
+  int64_t tail_lda = 0;
+
+  const int64_t* run_offset = nullptr;
+  int64_t runs = 0, run_bytes = 0, run_pad = 0;
+  const int8_t* b = nullptr;
+  const int32_t* init = nullptr;      // [panels * 16]
+  const int32_t* row_term = nullptr;  // or null
+  int64_t n = 0;
+  void* c = nullptr;
+  int64_t ldc = 0;
+  const Requantizer* requantizer = nullptr;  // its bias is null: it is in init
+
+  int64_t panels() const { return (n + kPanel - 1) / kPanel; }
+  int64_t panel_bytes() const { return runs * run_pad * kPanel; }
+  const uint8_t* row(int64_t i) const {
+    if (i >= tail_row) return tail + (i - tail_row) * tail_lda;
+    const int64_t r = i - first_row;
+    return a + (r / out_w * virtual_w + r % out_w) * lda;
+  }
+};
+
+// Computes rows [i0, i1) of panels [p0, p1).
+using GemmI8Fn = void (*)(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+
+void gemm_i8_scalar(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+
+}  // namespace lowbit

@@ -1,0 +1,179 @@
+#include "gemm_i8/gemm_i8_plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "scratch.h"
+#include "thread_pool.h"
+#include "variant.h"
+
+namespace lowbit {
+namespace {
+
+constexpr Variant<GemmI8Fn> kGemmI8[] = {
+    {Isa::scalar, gemm_i8_scalar},
+};
+
+// Largest |v - zero_point| over the values of an 8-bit type; throws where zero_point is not one of them.
+int64_t reach(const char* function, const char* operand, DType dtype, int32_t zero_point) {
+  if (dtype != DType::s8 && dtype != DType::u8) {
+    fail(function, std::string(operand) + " is " + dtype_name(dtype) + ", must be int8 or uint8");
+  }
+  const int32_t lo = dtype == DType::u8 ? 0 : -128, hi = lo + 255;
+  if (zero_point < lo || zero_point > hi) {
+    fail(function, std::string(operand) + "'s zero point " + std::to_string(zero_point) + " is not a value of " +
+                       dtype_name(dtype));
+  }
+  return std::max(hi - zero_point, zero_point - lo);
+}
+
+// Rows [begin, end) of A where the kernels may read them in whole 64-byte steps: int8 is copied as uint8; of uint8 only
+// the last rows are copied, whose steps would leave the caller's memory.
+void place_rows(GemmI8& g, const Product& product, int64_t begin, int64_t end) {
+  const uint8_t* a = static_cast<const uint8_t*>(product.a);
+  const int64_t m = product.m, lda = product.lda;
+  const int64_t k = g.run_bytes, pad = g.run_pad;
+  g.a = a;
+  g.lda = lda;
+  g.first_row = 0;
+  g.out_w = g.virtual_w = m;
+  const uint8_t flip = product.a_dtype == DType::s8 ? 0x80 : 0;
+  int64_t from = begin;
+  if (!flip) {
+    if (k == pad) return;
+    // Row i may be read where i * lda + pad <= (m - 1) * lda + k.
+    const int64_t short_by = pad - k;
+    const int64_t unsafe = lda > 0 ? std::min(m, (short_by + lda - 1) / lda) : m;
+    from = std::max(begin, (m - unsafe) / 16 * 16);
+    if (from >= end) return;
+  }
+  uint8_t* copy = scratch<uint8_t>(ScratchSlot::a_panel, static_cast<size_t>((end - from) * pad));
+  for (int64_t i = from; i < end; ++i) {
+    const uint8_t* row = a + i * lda;
+    uint8_t* to = copy + (i - from) * pad;
+    for (int64_t p = 0; p < k; ++p) to[p] = row[p] ^ flip;
+  }
+  g.tail = copy;
+  g.tail_row = from;
+  g.tail_lda = pad;
+}
+
+}  // namespace
+
+void fail(const char* function, const std::string& what) {
+  throw std::invalid_argument(std::string(function) + ": " + what);
+}
+
+Panels make_panels(DType dtype, int64_t groups, int64_t n, int64_t runs, int64_t run_bytes) {
+  Panels panels;
+  panels.dtype = dtype;
+  panels.groups = groups;
+  panels.n = n;
+  panels.runs = runs;
+  panels.run_bytes = run_bytes;
+  panels.run_pad = round_up(run_bytes, kRunAlign);
+  const size_t bytes = static_cast<size_t>(groups * panels.group_bytes());
+  panels.data.reset(static_cast<int8_t*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64))));
+  if (!panels.data) throw std::bad_alloc();
+  std::memset(panels.data.get(), 0, bytes);
+  panels.column_sums.resize(static_cast<size_t>(groups * panels.padded_n()));
+  return panels;
+}
+
+ZeroPoints check_operands(const char* function, DType a_dtype, int32_t a_zero_point, DType b_dtype,
+                          int32_t b_zero_point, int64_t k) {
+  const int64_t a = reach(function, "a", a_dtype, a_zero_point), b = reach(function, "b", b_dtype, b_zero_point);
+  const int64_t limit = INT32_MAX / (a * b);
+  if (k > limit) {
+    fail(function, "k = " + std::to_string(k) + " can overflow int32: |a - zero point| <= " + std::to_string(a) +
+                       " and |b - zero point| <= " + std::to_string(b) + " allow k <= " + std::to_string(limit));
+  }
+  return {a_dtype == DType::s8 ? a_zero_point + 128 : a_zero_point,
+          b_dtype == DType::u8 ? b_zero_point - 128 : b_zero_point};
+}
+
+const int32_t* fold_columns(const Panels& panels, ZeroPoints z, const int32_t* bias) {
+  const int64_t padded = panels.padded_n();
+  int32_t* init = scratch<int32_t>(ScratchSlot::columns, static_cast<size_t>(panels.groups * padded));
+  const uint32_t both = static_cast<uint32_t>(panels.k()) * static_cast<uint32_t>(z.a) * static_cast<uint32_t>(z.b);
+  const int32_t* sums = panels.column_sums.data();
+  for (int64_t g = 0; g < panels.groups; ++g, init += padded, sums += padded) {
+    for (int64_t j = 0; j < padded; ++j) {
+      const uint32_t start = bias && j < panels.n ? static_cast<uint32_t>(bias[g * panels.n + j]) : 0;
+      init[j] = static_cast<int32_t>(start - static_cast<uint32_t>(z.a) * static_cast<uint32_t>(sums[j]) + both);
+    }
+  }
+  return init - panels.groups * padded;
+}
+
+const int32_t* fold_rows(const GemmI8& g, int64_t i0, int64_t i1, int32_t b_zero_point) {
+  if (b_zero_point == 0) return nullptr;
+  int32_t* terms = scratch<int32_t>(ScratchSlot::row_sums, static_cast<size_t>(i1 - g.first_row));
+  for (int64_t i = i0; i < i1; ++i) {
+    const uint8_t* row = g.row(i);
+    uint32_t sum = 0;
+    for (int64_t t = 0; t < g.runs; ++t) {
+      for (int64_t p = 0; p < g.run_bytes; ++p) sum += row[g.run_offset[t] + p];
+    }
+    terms[i - g.first_row] = static_cast<int32_t>(0u - static_cast<uint32_t>(b_zero_point) * sum);
+  }
+  return terms;
+}
+
+GemmI8Fn gemm_i8_variant(Isa isa) { return pick(kGemmI8, isa); }
+
+Split split_work(int threads, int64_t blocks, int64_t block_rows, int64_t panels, int64_t k) {
+  constexpr int64_t kThreadWork = 1 << 20;  // multiply-adds worth a thread
+  const int64_t work = blocks * block_rows * panels * kPanel * std::max<int64_t>(k, 1);
+  const int useful = static_cast<int>(std::clamp<int64_t>(work / kThreadWork, 1, threads));
+  const int64_t panel_pairs = (panels + 1) / 2;
+  Split best;
+  int64_t best_cost = INT64_MAX;
+  for (int row_parts = 1; row_parts <= useful; ++row_parts) {
+    const int panel_parts = useful / row_parts;
+    if (row_parts > blocks || panel_parts > panel_pairs) continue;
+    const int64_t rows = (blocks + row_parts - 1) / row_parts * block_rows;
+    const int64_t columns = (panel_pairs + panel_parts - 1) / panel_parts * 2 * kPanel;
+    const int64_t cost =
+        rows * columns + 4 * (rows + columns);  // arithmetic, and the bytes of A and B that a thread reads
+    if (cost < best_cost) {
+      best_cost = cost;
+      best = {row_parts, panel_parts};
+    }
+  }
+  return best;
+}
+
+void run_product(const Panels& panels, const Product& product, const Requantizer& q, Isa isa, int threads) {
+  GemmI8 g;
+  const int64_t offset = 0;
+  g.run_offset = &offset;
+  g.runs = 1;
+  g.run_bytes = panels.run_bytes;
+  g.run_pad = panels.run_pad;
+  g.b = panels.data.get();
+  g.init = product.init;
+  g.n = panels.n;
+  g.c = product.c;
+  g.ldc = product.ldc;
+  g.requantizer = &q;
+  const GemmI8Fn fn = gemm_i8_variant(isa);
+  constexpr int64_t kBlock = 32;
+  const int64_t m = product.m;
+  const Split split = split_work(threads, (m + kBlock - 1) / kBlock, kBlock, g.panels(), g.run_bytes);
+  parallel(split.parts(), [&](int part, int) {
+    const int rp = part % split.row_parts, pp = part / split.row_parts;
+    const int64_t i0 = part_begin(m, kBlock, rp, split.row_parts), i1 = part_begin(m, kBlock, rp + 1, split.row_parts);
+    const int64_t p0 = part_begin(g.panels(), 2, pp, split.panel_parts),
+                  p1 = part_begin(g.panels(), 2, pp + 1, split.panel_parts);
+    if (i0 >= i1 || p0 >= p1) return;
+    GemmI8 mine = g;
+    place_rows(mine, product, i0, i1);
+    mine.row_term = fold_rows(mine, i0, i1, product.b_zero_point);
+    fn(mine, i0, i1, p0, p1);
+  });
+}
+
+}  // namespace lowbit

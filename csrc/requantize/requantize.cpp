@@ -1,0 +1,141 @@
+#include "lowbit/requantize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "requantize/requantize_kernel.h"
+#include "scratch.h"
+#include "thread_pool.h"
+#include "variant.h"
+
+namespace lowbit {
+namespace {
+
+constexpr Variant<RequantizeFn> kRequantize[] = {
+    {Isa::scalar, requantize_scalar},
+};
+
+constexpr float kFixedPointLimit = 1073741824.0f;  // 2^30: the fixed-point roundings' shifts stay within 64 bits
+
+[[noreturn]] void fail(const char* function, const std::string& what) {
+  throw std::invalid_argument(std::string(function) + ": " + what);
+}
+
+bool is_code(DType t) { return t == DType::s8 || t == DType::u8; }
+int32_t type_lo(DType t) { return t == DType::u8 ? 0 : -128; }
+int32_t type_hi(DType t) { return t == DType::u8 ? 255 : 127; }
+
+void check_zero_point(const char* function, const char* name, int32_t zero_point, DType dtype) {
+  if (zero_point < type_lo(dtype) || zero_point > type_hi(dtype)) {
+    fail(function, std::string(name) + " " + std::to_string(zero_point) + " is not a value of " + dtype_name(dtype));
+  }
+}
+
+// `where` is made only for the message: this runs once per channel of every call.
+template <typename Where>
+void check_scale(const char* function, float s, bool fixed_point, Where&& where) {
+  if (!(s > 0.0f && s <= __FLT_MAX__))
+    fail(function, where() + " is " + std::to_string(s) + ", must be finite and > 0");
+  if (fixed_point && s >= kFixedPointLimit) {
+    fail(function, where() + " is " + std::to_string(s) + ", must be below 2^30 with fixed-point rounding");
+  }
+}
+
+FixedPoint fixed_point(float scale) {
+  FixedPoint f;
+  int shift = 0;
+  fixed_point_multiplier(scale, f.m0, shift);
+  f.shift = shift;
+  return f;
+}
+
+void check_scales(const char* function, const Epilogue& e, int64_t n, bool fixed_point) {
+  if (e.scale_count != 1 && e.scale_count != n) {
+    fail(function, "scale_count is " + std::to_string(e.scale_count) + ", must be 1 or n = " + std::to_string(n));
+  }
+  if (e.scale_count > 0 && !e.scale)
+    fail(function, "scale is null for an output of " + std::string(dtype_name(e.out_dtype)));
+  for (int64_t j = 0; j < e.scale_count; ++j) {
+    check_scale(function, e.scale[j], fixed_point, [j] { return "scale[" + std::to_string(j) + "]"; });
+  }
+}
+
+// A multiplier below 2^-32 takes every int32 to 0, in both roundings; so does 2^-33, whose shifts fit 64 bits.
+FixedPoint capped(FixedPoint f) { return f.shift < -32 ? FixedPoint{1 << 30, -32} : f; }
+
+}  // namespace
+
+void fixed_point_multiplier(float scale, int32_t& m0, int& shift) {
+  check_scale("fixed_point_multiplier", scale, false, [] { return std::string("scale"); });
+  m0 = static_cast<int32_t>(std::ldexp(std::frexp(scale, &shift), 31));  // exact: a float has 24 bits
+}
+
+Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int64_t n) {
+  Requantizer q;
+  static_cast<Epilogue&>(q) = epilogue;
+  if (q.out_dtype == DType::s32) {
+    if (q.residual) fail(function, "an int32 output takes no residual");
+    return q;
+  }
+  const bool fixed = is_code(q.out_dtype) && q.rounding != Rounding::nearest_even;
+  check_scales(function, q, n, fixed);
+  q.scale_step = q.scale_count == 1 ? 0 : 1;
+  if (q.out_dtype == DType::f32) {
+    if (q.residual && q.residual_dtype != DType::f32) fail(function, "a float32 output takes a float32 residual");
+    if (!(q.flo <= q.fhi))
+      fail(function, "clamp flo " + std::to_string(q.flo) + " is above fhi " + std::to_string(q.fhi));
+    return q;
+  }
+  check_zero_point(function, "zero_point", q.zero_point, q.out_dtype);
+  q.lo = std::max(q.lo, type_lo(q.out_dtype));
+  q.hi = std::min(q.hi, type_hi(q.out_dtype));
+  if (q.lo > q.hi) {
+    fail(function, "clamp " + std::to_string(epilogue.lo) + ".." + std::to_string(epilogue.hi) +
+                       " leaves no value of " + dtype_name(q.out_dtype));
+  }
+  if (q.float_bias) fail(function, "float_bias needs a float32 output");
+  if (q.residual) {
+    if (!is_code(q.residual_dtype)) fail(function, "an 8-bit output takes an int8 or uint8 residual");
+    check_zero_point(function, "residual_zero_point", q.residual_zero_point, q.residual_dtype);
+    check_scale(function, q.residual_scale, fixed, [] { return std::string("residual_scale"); });
+  }
+  if (fixed) {
+    FixedPoint* pairs = scratch<FixedPoint>(ScratchSlot::fixed_point, static_cast<size_t>(q.scale_count));
+    for (int64_t j = 0; j < q.scale_count; ++j) pairs[j] = capped(fixed_point(q.scale[j]));
+    q.fixed = pairs;
+    if (q.residual) {
+      FixedPoint r = fixed_point(q.residual_scale);
+      r.shift -= 16;
+      q.residual_fixed = capped(r);
+    }
+  }
+  return q;
+}
+
+void requantize(const int32_t* acc, int64_t acc_stride, int64_t m, int64_t n, void* y, int64_t y_stride,
+                const Epilogue& epilogue, Isa isa, int threads) {
+  constexpr const char* kName = "requantize";
+  if (m < 0 || n < 0) fail(kName, "m = " + std::to_string(m) + ", n = " + std::to_string(n) + " must be >= 0");
+  if (m > 1 && (acc_stride < n || y_stride < n)) {
+    fail(kName, "acc_stride = " + std::to_string(acc_stride) + " and y_stride = " + std::to_string(y_stride) +
+                    " must be at least n = " + std::to_string(n));
+  }
+  const Requantizer q = make_requantizer(kName, epilogue, n);
+  threads = resolve_threads(threads);
+  if (m == 0 || n == 0) return;
+  if (!acc || !y) fail(kName, "acc or y is null");
+  const RequantizeFn fn = pick(kRequantize, isa);
+  constexpr int64_t kGrain = 32768;  // elements worth a thread
+  if (m == 1) {
+    parallel_for(threads, n, kGrain,
+                 [&](int64_t j0, int64_t j1) { fn(acc + j0, acc_stride, 0, 1, j0, j1 - j0, y, y_stride, q); });
+    return;
+  }
+  parallel_for(threads, m, (kGrain + n - 1) / n, [&](int64_t i0, int64_t i1) {
+    fn(acc + i0 * acc_stride, acc_stride, i0, i1 - i0, 0, n, y, y_stride, q);
+  });
+}
+
+}  // namespace lowbit

@@ -1,0 +1,33 @@
+// What the requantisation door hands to its variants, and the 8-bit kernels to the epilogue that they fuse.
+#pragma once
+
+#include "lowbit/requantize.h"
+
+namespace lowbit {
+
+// scale = m0 * 2^(shift - 31)
+struct FixedPoint {
+  int32_t m0 = 0;
+  int32_t shift = 0;
+};
+
+// A checked epilogue: lo and hi narrowed to the output's type, fixed-point pairs made where the rounding wants them.
+struct Requantizer : Epilogue {
+  int64_t scale_step = 0;             // channel j's multiplier is scale[j * scale_step], fixed[j * scale_step]
+  const FixedPoint* fixed = nullptr;  // gemmlowp and single
+  FixedPoint residual_fixed;          // of residual_scale * 2^-16
+};
+
+// Checks an epilogue over n channels and prepares it; throws std::invalid_argument naming `function`. The result
+// borrows the epilogue's arrays and the calling thread's scratch (slot fixed_point) until that thread's next call.
+Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int64_t n);
+
+// Rows [i, i + rows) and channels [j, j + cols): accumulator (r, c) at acc[r * acc_stride + c], its output in row i + r
+// and column j + c of y. i counts output rows (pixels), which is where the residual is read.
+using RequantizeFn = void (*)(const int32_t* acc, int64_t acc_stride, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                              void* y, int64_t y_stride, const Requantizer& q) noexcept;
+
+void requantize_scalar(const int32_t* acc, int64_t acc_stride, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                       void* y, int64_t y_stride, const Requantizer& q) noexcept;
+
+}  // namespace lowbit
