@@ -9,9 +9,27 @@ using namespace pointwise;
 
 namespace {
 
-constexpr Variant<AddCodes*> kAdd[] = {{Isa::scalar, add_codes_scalar}};
-constexpr Variant<MulCodes*> kMul[] = {{Isa::scalar, mul_codes_scalar}};
-constexpr Variant<BinaryFloats*> kBinary[] = {{Isa::scalar, binary_f32_scalar}};
+constexpr Variant<AddCodes*> kAdd[] = {
+#if LOWBIT_X86
+    {Isa::avx512, add_codes_avx512},
+    {Isa::avx2, add_codes_avx2},
+#endif
+    {Isa::scalar, add_codes_scalar},
+};
+constexpr Variant<MulCodes*> kMul[] = {
+#if LOWBIT_X86
+    {Isa::avx512, mul_codes_avx512},
+    {Isa::avx2, mul_codes_avx2},
+#endif
+    {Isa::scalar, mul_codes_scalar},
+};
+constexpr Variant<BinaryFloats*> kBinary[] = {
+#if LOWBIT_X86
+    {Isa::avx512, binary_f32_avx512},
+    {Isa::avx2, binary_f32_avx2},
+#endif
+    {Isa::scalar, binary_f32_scalar},
+};
 
 // a (outer, repeat, inner) with b (outer, inner): body(offset in a, offset in b, repeat, inner) over parts of it.
 template <typename Body>

@@ -9,7 +9,13 @@ using namespace pointwise;
 
 namespace {
 
-constexpr Variant<Lookup*> kLookup[] = {{Isa::scalar, lookup_scalar}};
+constexpr Variant<Lookup*> kLookup[] = {
+#if LOWBIT_X86
+    {Isa::avx512, lookup_avx512},
+    {Isa::avx2, lookup_avx2},
+#endif
+    {Isa::scalar, lookup_scalar},
+};
 
 // Tables of floats, or one per channel: a load per element is all there is to it.
 template <typename T>

@@ -12,11 +12,41 @@ using namespace pointwise;
 
 namespace {
 
-constexpr Variant<Pool*> kMaxU8[] = {{Isa::scalar, max_pool_u8_scalar}};
-constexpr Variant<Pool*> kMaxS8[] = {{Isa::scalar, max_pool_s8_scalar}};
-constexpr Variant<Pool*> kMaxF32[] = {{Isa::scalar, max_pool_f32_scalar}};
-constexpr Variant<PoolCodes*> kAverageCodes[] = {{Isa::scalar, average_pool_codes_scalar}};
-constexpr Variant<Pool*> kAverageF32[] = {{Isa::scalar, average_pool_f32_scalar}};
+constexpr Variant<Pool*> kMaxU8[] = {
+#if LOWBIT_X86
+    {Isa::avx512, max_pool_u8_avx512},
+    {Isa::avx2, max_pool_u8_avx2},
+#endif
+    {Isa::scalar, max_pool_u8_scalar},
+};
+constexpr Variant<Pool*> kMaxS8[] = {
+#if LOWBIT_X86
+    {Isa::avx512, max_pool_s8_avx512},
+    {Isa::avx2, max_pool_s8_avx2},
+#endif
+    {Isa::scalar, max_pool_s8_scalar},
+};
+constexpr Variant<Pool*> kMaxF32[] = {
+#if LOWBIT_X86
+    {Isa::avx512, max_pool_f32_avx512},
+    {Isa::avx2, max_pool_f32_avx2},
+#endif
+    {Isa::scalar, max_pool_f32_scalar},
+};
+constexpr Variant<PoolCodes*> kAverageCodes[] = {
+#if LOWBIT_X86
+    {Isa::avx512, average_pool_codes_avx512},
+    {Isa::avx2, average_pool_codes_avx2},
+#endif
+    {Isa::scalar, average_pool_codes_scalar},
+};
+constexpr Variant<Pool*> kAverageF32[] = {
+#if LOWBIT_X86
+    {Isa::avx512, average_pool_f32_avx512},
+    {Isa::avx2, average_pool_f32_avx2},
+#endif
+    {Isa::scalar, average_pool_f32_scalar},
+};
 
 // The taps of [0, kernel) at start + t * dilation that lie in [from, to): their number, and the first of them.
 struct Taps {

@@ -11,10 +11,34 @@ using namespace pointwise;
 
 namespace {
 
-constexpr Variant<Quantize*> kQuantize[] = {{Isa::scalar, quantize_scalar}};
-constexpr Variant<QuantizePlanes*> kQuantizePlanes[] = {{Isa::scalar, quantize_planes_scalar}};
-constexpr Variant<Dequantize*> kDequantize[] = {{Isa::scalar, dequantize_scalar}};
-constexpr Variant<MinMax*> kMinMax[] = {{Isa::scalar, min_max_scalar}};
+constexpr Variant<Quantize*> kQuantize[] = {
+#if LOWBIT_X86
+    {Isa::avx512, quantize_avx512},
+    {Isa::avx2, quantize_avx2},
+#endif
+    {Isa::scalar, quantize_scalar},
+};
+constexpr Variant<QuantizePlanes*> kQuantizePlanes[] = {
+#if LOWBIT_X86
+    {Isa::avx512, quantize_planes_avx512},
+    {Isa::avx2, quantize_planes_avx2},
+#endif
+    {Isa::scalar, quantize_planes_scalar},
+};
+constexpr Variant<Dequantize*> kDequantize[] = {
+#if LOWBIT_X86
+    {Isa::avx512, dequantize_avx512},
+    {Isa::avx2, dequantize_avx2},
+#endif
+    {Isa::scalar, dequantize_scalar},
+};
+constexpr Variant<MinMax*> kMinMax[] = {
+#if LOWBIT_X86
+    {Isa::avx512, min_max_avx512},
+    {Isa::avx2, min_max_avx2},
+#endif
+    {Isa::scalar, min_max_scalar},
+};
 
 }  // namespace
 
