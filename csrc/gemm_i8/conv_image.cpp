@@ -20,7 +20,7 @@ ConvImage::ConvImage(const Conv2dShape& s) : shape(s) {
   column_step = s.kw == 1 ? s.stride_w : 1;
   pixel_step = s.stride_w / column_step;
   planes = std::min(s.stride_h, (s.kh - 1) * s.dilation_h + 1);
-  const int64_t reach = (s.out_w() - 1) * pixel_step + (s.kw - 1) * s.dilation_w + 1;  // pixels of a row that are read
+  reach = (s.out_w() - 1) * pixel_step + (s.kw - 1) * s.dilation_w + 1;  // pixels of a row that are read
   const int64_t left = (s.pad_left + column_step - 1) / column_step;                   // of them, padding at the left
   const int64_t right_edge = (s.pad_left + s.w + column_step - 1) / column_step;       // first pixel of right padding
   used_w = std::min(reach, right_edge);
@@ -29,7 +29,7 @@ ConvImage::ConvImage(const Conv2dShape& s) : shape(s) {
 
 int64_t ConvImage::bytes(int64_t rows) const {
   constexpr int64_t kTile = 32;  // virtual rows that a tile may compute beyond the last
-  const int64_t beyond = kTile * lda() + shape.kw * shape.dilation_w * shape.c + kRunAlign;
+  const int64_t beyond = kTile * lda() + (reach + shape.kw * shape.dilation_w) * shape.c + kRunAlign;
   return planes * plane_rows(rows) * pitch * shape.c + beyond;
 }
 
@@ -62,9 +62,8 @@ void ConvImage::fill(uint8_t* to, const uint8_t* x, int64_t ldx, int64_t y0, int
       std::memset(to + used_w * c, zero_point, static_cast<size_t>((pitch - used_w) * c));
     }
   }
-  // What the last row's windows read beyond it: right padding.
-  const int64_t beyond = std::max<int64_t>(0, (s.kw - 1) * s.dilation_w + 1) * c;
-  std::memset(to, zero_point, static_cast<size_t>(beyond));
+  // The right padding that the last row would share with the next.
+  if (reach > pitch) std::memset(to, zero_point, static_cast<size_t>((reach - pitch) * c));
 }
 
 }  // namespace lowbit

@@ -13,6 +13,7 @@ struct ConvImage {
   Conv2dShape shape;
   int64_t column_step = 1;  // padded columns between pixels kept
   int64_t pixel_step = 1;   // kept pixels between output pixels
+  int64_t reach = 0;        // pixels from the start of a row that its outputs read
   int64_t used_w = 0;       // columns of the input that reach an output, left padding included
   int64_t pitch = 0;        // pixels
   int64_t planes = 1;
