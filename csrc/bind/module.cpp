@@ -13,4 +13,5 @@ PYBIND11_MODULE(_core, m) {
   lowbit::bind_pointwise(m);
   lowbit::bind_requantize(m);
   lowbit::bind_gemm_i8(m);
+  lowbit::bind_probe(m);
 }

@@ -10,5 +10,6 @@
 #include "lowbit/isa.h"
 #include "lowbit/model.h"
 #include "lowbit/pointwise.h"
+#include "lowbit/probe.h"
 #include "lowbit/requantize.h"
 #include "lowbit/threads.h"
