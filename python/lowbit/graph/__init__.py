@@ -1,0 +1,1 @@
+"""Graph: an ONNX network in, a plan out."""

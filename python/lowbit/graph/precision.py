@@ -1,0 +1,247 @@
+"""Which layers run on codes, and which scale and zero point every code tensor has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lowbit.graph.net import Layer, Net, Tensor
+from lowbit.graph.pointwise_math import is_elementwise
+from lowbit.graph.recipe import Recipe
+
+# Their output has the input's scale and zero point.
+_PASSING = ("max_pool", "concat", "reshape", "transpose", "slice", "pad", "resize")
+
+
+@dataclass(frozen=True)
+class CodeParams:
+    """Scale, zero point and type of a code tensor; ``lo..hi`` are the codes in use."""
+
+    scale: float
+    zero_point: int
+    dtype: str
+    lo: int
+    hi: int
+
+    @classmethod
+    def symmetric(cls, threshold: float) -> CodeParams:
+        """int8 codes -127..127 for -threshold..threshold; scale 1 for a tensor of zeros."""
+        scale = float(np.float32(threshold / 127.0))
+        return cls(scale if scale > 0 else 1.0, 0, "int8", -127, 127)
+
+    @classmethod
+    def affine(cls, lo: float, hi: float) -> CodeParams:
+        """uint8 codes for a range that is widened to hold 0 (Jacob et al. 2018, section 3)."""
+        lo, hi = min(lo, 0.0), max(hi, 0.0)
+        scale = float(np.float32((hi - lo) / 255.0)) or 1.0
+        return cls(scale, int(np.clip(np.rint(-lo / scale), 0, 255)), "uint8", 0, 255)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Real values of the lowest and highest code."""
+        return self.scale * (self.lo - self.zero_point), self.scale * (self.hi - self.zero_point)
+
+    def code(self, value: float) -> int:
+        """The code nearest to a real value, within lo..hi."""
+        return int(np.clip(np.rint(value / self.scale) + self.zero_point, self.lo, self.hi))
+
+
+class Ranges:
+    """What is known about the tensors' values: a calibration table, or a mapping of name -> (lo, hi)."""
+
+    def __init__(self, table: Any):
+        self.table = table
+
+    def params(self, name: str, dtype: str) -> CodeParams | None:
+        """Parameters for a tensor by its ONNX name; None where nothing is known."""
+        if self.table is None:
+            return None
+        if isinstance(self.table, Mapping):
+            if name not in self.table:
+                return None
+            lo, hi = (float(v) for v in self.table[name])
+            return CodeParams.symmetric(max(abs(lo), abs(hi))) if dtype == "int8" else CodeParams.affine(lo, hi)
+        if name not in self.table:
+            return None
+        q = self.table.qparams(name, dtype=dtype, symmetric=dtype == "int8")
+        narrow = dtype == "int8"
+        return CodeParams(float(q.scale), int(q.zero_point), dtype, -127 if narrow else 0, 127 if narrow else 255)
+
+
+def can_run_on_codes(layer: Layer) -> bool:
+    """Whether an integer form exists."""
+    if layer.is_mac or layer.op in (*_PASSING, "average_pool", "identity"):
+        return True
+    if layer.op == "binary" and len(layer.inputs) == 2:
+        same = layer.inputs[0].shape == layer.inputs[1].shape
+        return layer.attrs["kind"] == "mul" or (layer.attrs["kind"] == "add" and same)
+    return is_elementwise(layer)
+
+
+def passes_scale(layer: Layer) -> bool:
+    """Whether the output's codes mean what the input's do."""
+    return layer.op in _PASSING and layer.attrs.get("mode") != "linear"
+
+
+def choose_domains(net: Net, recipes: list[Recipe], forced: set[str]) -> dict[Layer, str]:
+    """``codes``, ``dynamic`` or ``float`` for every layer.
+
+    Convolutions and products follow their recipe. The others run on codes where they stand between layers that do: some
+    reader wants codes and some input comes as codes; elsewhere a float form costs less than the conversions.
+
+    Args:
+        net: the network.
+        recipes: one per layer.
+        forced: names of layers chosen by an override.
+    """
+    domain: dict[Layer, str] = {}
+    consumers, producers = net.consumers(), net.producers()
+    for layer, recipe in zip(reversed(net.layers), reversed(recipes), strict=True):
+        if not can_run_on_codes(layer) or recipe.is_float:
+            domain[layer] = "float"
+        elif layer.is_mac:
+            domain[layer] = "codes" if recipe.is_static else "dynamic"
+        elif recipe.is_static and recipe.output == "auto":
+            wanted = any(domain[c] == "codes" for c in consumers.get(layer.output, []))
+            domain[layer] = "codes" if wanted or layer.name in forced else "float"
+        else:
+            domain[layer] = "float"
+    for layer in net.layers:
+        if domain[layer] != "codes" or layer.is_mac or layer.name in forced:
+            continue
+        if not any((p := producers.get(t)) is not None and domain[p] == "codes" for t in layer.inputs):
+            domain[layer] = "float"
+    return domain
+
+
+def leave_unknown_in_float(net: Net, domain: dict[Layer, str], known: Callable[[Tensor], bool]) -> bool:
+    """Layers on codes whose tensors can have no range stay in float: whether there were any.
+
+    That is what a quantized file left in float, and sums of several terms, whose parts have no name in the ONNX graph.
+    """
+    consumers, producers = net.consumers(), net.producers()
+
+    def absorbed(t: Tensor) -> bool:
+        """Whether t only exists inside a chain of look-ups."""
+        readers = consumers.get(t, [])
+        producer = producers.get(t)
+        alone = len(readers) == 1 and is_elementwise(readers[0]) and domain[readers[0]] == "codes"
+        return alone and producer is not None and is_elementwise(producer) and t not in net.output_tensors()
+
+    changed, any_change = True, False
+    while changed:
+        changed = False
+        for layer in net.layers:
+            if domain[layer] != "codes":
+                continue
+            needs = list(layer.inputs)
+            if any(domain[c] == "codes" for c in consumers.get(layer.output, [])):
+                needs.append(layer.output)
+            if not all(known(t) or absorbed(t) for t in needs):
+                domain[layer] = "float"
+                changed = any_change = True
+    return any_change
+
+
+class Scales:
+    """Parameters of every tensor that exists as codes. Tensors joined by layers that pass scales on share theirs."""
+
+    def __init__(self, net: Net, domain: dict[Layer, str], recipes: list[Recipe], default: Recipe, ranges: Ranges):
+        self._ranges = ranges
+        self._parent: dict[Tensor, Tensor] = {}
+        self._params: dict[Tensor, CodeParams] = {}
+        self._net = net
+        self._consumers = net.consumers()
+        self._producers = net.producers()
+        self._outputs = net.output_tensors()
+        for layer in net.layers:
+            if domain[layer] == "codes" and passes_scale(layer):
+                for t in layer.inputs:
+                    if layer.op != "concat" or self._exclusive(t, layer, domain):
+                        self._join(t, layer.output)
+        self._members: dict[Tensor, list[Tensor]] = {}
+        for t in self._all_tensors():
+            self._members.setdefault(self._root(t), []).append(t)
+        self._dtype = self._choose_dtypes(domain, recipes, default)
+
+    def _all_tensors(self) -> list[Tensor]:
+        return [*(t for _, t in self._net.inputs), *(layer.output for layer in self._net.layers)]
+
+    def _root(self, t: Tensor) -> Tensor:
+        while t in self._parent:
+            t = self._parent[t]
+        return t
+
+    def _join(self, a: Tensor, b: Tensor) -> None:
+        ra, rb = self._root(a), self._root(b)
+        if ra is rb:
+            return
+        fixed = {t.fixed for t in (a, b, ra, rb) if t.fixed is not None}
+        if len(fixed) > 1:
+            return  # the file gives them different scales: a look-up goes between
+        if fixed:
+            ra.fixed = rb.fixed = fixed.pop()
+        self._parent[ra] = rb
+
+    def _exclusive(self, t: Tensor, reader: Layer, domain: dict[Layer, str]) -> bool:
+        """Whether only ``reader`` reads t (and what t was passed on from), so that t may take its scale."""
+        if t in self._outputs or any(c is not reader for c in self._consumers[t]):
+            return False
+        producer = self._producers.get(t)
+        if producer is None or domain[producer] != "codes" or not passes_scale(producer) or producer.op == "concat":
+            return True
+        return all(self._exclusive(i, producer, domain) for i in producer.inputs)
+
+    def _choose_dtypes(self, domain: dict[Layer, str], recipes: list[Recipe], default: Recipe) -> dict[Tensor, str]:
+        votes: dict[Tensor, set[str]] = {}
+        for layer, recipe in zip(self._net.layers, recipes, strict=True):
+            if domain[layer] == "codes" and recipe.is_static:
+                for t in layer.inputs:
+                    votes.setdefault(self._root(t), set()).add(recipe.activation)
+        fallback = default.activation if default.is_static else "int8"
+        return {root: next(iter(v)) if len(v) == 1 else fallback for root, v in votes.items()}
+
+    def known(self, t: Tensor) -> bool:
+        """Whether parameters can be found."""
+        return self._find(self._root(t)) is not None
+
+    def of(self, t: Tensor) -> CodeParams:
+        """Parameters of a tensor's codes."""
+        root = self._root(t)
+        if root not in self._params:
+            params = self._find(root)
+            if params is None:
+                names = ", ".join(sorted({m.name for m in self._members[root]}))
+                raise ValueError(
+                    f"convert: the calibration has no range for tensor {names!r}; calibrate the same file, or "
+                    f"keep the layer "
+                    "that reads it in float32 by overrides="
+                )
+            self._params[root] = params
+        return self._params[root]
+
+    def _find(self, root: Tensor) -> CodeParams | None:
+        dtype = self._dtype.get(root, "int8")
+        if root.fixed is not None:
+            f = root.fixed
+            lo, hi = (-128, 127) if f.dtype == "int8" else (0, 255)
+            return CodeParams(f.scale, f.zero_point, f.dtype, lo, hi)
+        members = self._members[root]
+        joined = [m for m in members if m in self._producers and self._producers[m].op == "concat"]
+        if joined:
+            found = [p for m in joined if (p := self._ranges.params(m.name, dtype)) is not None]
+            if found:
+                return _widest(found)
+        # In execution order: the one that the others copy comes first.
+        return next((p for m in members if (p := self._ranges.params(m.name, dtype)) is not None), None)
+
+
+def _widest(found: list[CodeParams]) -> CodeParams:
+    lo, hi = min(p.range[0] for p in found), max(p.range[1] for p in found)
+    for p in found:
+        if p.range == (lo, hi):
+            return p
+    return CodeParams.symmetric(max(-lo, hi)) if found[0].dtype == "int8" else CodeParams.affine(lo, hi)

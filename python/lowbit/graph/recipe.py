@@ -1,0 +1,147 @@
+"""Recipes: what precision a layer's weights, activations and output have, and which layers differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lowbit.graph.net import Net
+
+ROUNDINGS = ("nearest_even", "gemmlowp", "single")
+_WEIGHTS = ("int8", "int8-tensor", "float32")
+_ACTIVATIONS = ("int8", "uint8", "dynamic", "float32")
+_OUTPUTS = ("auto", "float32")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Precision of one layer.
+
+    Attributes:
+        weight: ``int8`` (a scale per output channel), ``int8-tensor`` (one scale) or ``float32``.
+        activation: ``int8`` (symmetric), ``uint8`` (affine), ``dynamic`` (uint8, scale found at run time) or
+        ``float32``.
+        output: ``auto``, or ``float32`` to leave the layer's result unquantized.
+        rounding: ``nearest_even``, ``gemmlowp`` or ``single``.
+        name: what it was called.
+    """
+
+    weight: str
+    activation: str
+    output: str = "auto"
+    rounding: str = "nearest_even"
+    name: str = ""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether activations are codes with scales known beforehand."""
+        return self.activation in ("int8", "uint8")
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the layer stays in float."""
+        return self.activation == "float32"
+
+
+_NAMED = {
+    "int8": Recipe("int8", "int8", name="int8"),
+    "int8-tensor": Recipe("int8-tensor", "int8", name="int8-tensor"),
+    "int8-affine": Recipe("int8", "uint8", rounding="gemmlowp", name="int8-affine"),
+    "int8-dynamic": Recipe("int8", "dynamic", name="int8-dynamic"),
+    "float32": Recipe("float32", "float32", name="float32"),
+}
+
+
+def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"recipe: {what} {value!r} is not one of {', '.join(allowed)}")
+    return str(value)
+
+
+def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -> Recipe:
+    """A recipe from its name, or from a dict with ``weight``, ``activation``, ``output`` and ``rounding``.
+
+    Args:
+        recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, or a dict.
+        rounding: overrides the recipe's own rounding.
+
+    Raises:
+        ValueError: where a name or value is unknown, or the parts do not go together.
+
+    Example:
+        >>> parse_recipe({"weight": "int8", "activation": "uint8"}).activation
+        'uint8'
+    """
+    if rounding is not None:
+        _one_of("rounding", rounding, ROUNDINGS)
+    if isinstance(recipe, Mapping):
+        unknown = set(recipe) - {"weight", "activation", "output", "rounding"}
+        if unknown:
+            raise ValueError(f"recipe: unknown key {sorted(unknown)[0]!r}; known: weight, activation, output, rounding")
+        weight = _one_of("weight", recipe.get("weight", "int8"), _WEIGHTS)
+        activation = _one_of(
+            "activation", recipe.get("activation", "float32" if weight == "float32" else "int8"), _ACTIVATIONS
+        )
+        if (weight == "float32") != (activation == "float32"):
+            raise ValueError(
+                f"recipe: weight {weight!r} with activation {activation!r}; both or neither must be float32"
+            )
+        output = _one_of("output", recipe.get("output", "auto"), _OUTPUTS)
+        own = _one_of("rounding", recipe.get("rounding", "nearest_even"), ROUNDINGS)
+        result = Recipe(weight, activation, output, own, "custom")
+    elif isinstance(recipe, str):
+        if recipe not in _NAMED:
+            raise ValueError(f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, or a dict")
+        result = _NAMED[recipe]
+    else:
+        raise TypeError(f"recipe: a name or a dict is needed, not {type(recipe).__name__}")
+    return result if rounding is None else replace(result, rounding=rounding)
+
+
+def assign_recipes(
+    net: Net, default: Recipe, overrides: Mapping[str, str | Mapping[str, str]] | None, rounding: str | None = None
+) -> tuple[list[Recipe], set[str]]:
+    """The recipe of every layer, and the names of the layers that an override chose.
+
+    Args:
+        net: named layers.
+        default: for layers that no pattern matches.
+        overrides: pattern -> recipe, tried in order; ``op:TYPE`` matches the operator (``op:Gemm``, ``op:Conv``),
+        anything
+            else the canonical name by ``re.fullmatch``.
+        rounding: overrides the recipes' own.
+
+    Raises:
+        ValueError: where a pattern matches nothing, or is no regular expression.
+    """
+    rules = []
+    for pattern, given in (overrides or {}).items():
+        try:
+            compiled = re.compile(pattern[3:] if pattern.startswith("op:") else pattern)
+        except re.error as error:
+            raise ValueError(f"overrides: {pattern!r} is not a regular expression: {error}") from None
+        rules.append((pattern, compiled, parse_recipe(given, rounding)))
+    matched: set[str] = set()
+    chosen: set[str] = set()
+    recipes = []
+    for layer in net.layers:
+        recipe = default
+        hit = False
+        for pattern, compiled, given_recipe in rules:
+            if pattern.startswith("op:"):
+                found = compiled.fullmatch(layer.onnx_op) or compiled.fullmatch(layer.op)
+            else:
+                found = compiled.fullmatch(layer.name)
+            if found:
+                matched.add(pattern)
+                if not hit:
+                    recipe, hit = given_recipe, True
+                    chosen.add(layer.name)
+        recipes.append(recipe)
+    for pattern, _, _ in rules:
+        if pattern not in matched:
+            names = ", ".join(layer.name for layer in net.layers[:8]) + (", ..." if len(net.layers) > 8 else "")
+            raise ValueError(f"overrides: {pattern!r} matches no layer; the names are {names}")
+    return recipes, chosen

@@ -1,0 +1,118 @@
+"""What a plan consists of: bytes, multiply-accumulates and memory traffic of every operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lowbit.graph.plan import Plan
+
+_SIZE = {"float32": 4, "int8": 1, "uint8": 1}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation.
+
+    Attributes:
+        layer: canonical name.
+        op: the plan's operation.
+        weights: precision of the weights (``int8 per channel``), empty where there are none.
+        activations: of the first input.
+        output: of the output.
+        shape: of the output, -1 for the batch.
+        bytes: parameters in the file.
+        macs: multiply-accumulates for one item.
+        moved: bytes read and written for one item, parameters included.
+    """
+
+    layer: str
+    op: str
+    weights: str
+    activations: str
+    output: str
+    shape: tuple[int, ...]
+    bytes: int
+    macs: int
+    moved: int
+
+
+def _precision(tensor: dict[str, Any]) -> str:
+    if tensor.get("dynamic"):
+        return f"{tensor['dtype']} dynamic"
+    return str(tensor["dtype"])
+
+
+def _items(tensor: dict[str, Any]) -> int:
+    return int(np.prod(tensor["shape"][1:], dtype=np.int64))
+
+
+def rows(plan: Plan) -> list[Row]:
+    """One row for every operation, in order."""
+    out = []
+    for op in plan.ops:
+        inputs = [plan.activations[i] for i in op["inputs"]]
+        output = plan.activations[op["outputs"][0]]
+        params = {role: plan.tensors[key] for role, key in op.get("params", {}).items()}
+        size = sum(int(a.nbytes) for a in params.values())
+        weight = params.get("weight")
+        kind, macs = "", 0
+        if weight is not None:
+            kind = str(weight.dtype)
+            if "weight_scale" in params and params["weight_scale"].size > 1:
+                kind += " per channel"
+            macs = int(weight.size) * (_items(output) // output["shape"][-1])
+        moved = size + sum(_items(t) * _SIZE[t["dtype"]] for t in (*inputs, output))
+        out.append(
+            Row(
+                op["name"],
+                op["op"],
+                kind,
+                _precision(inputs[0]),
+                _precision(output),
+                tuple(output["shape"]),
+                size,
+                macs,
+                moved,
+            )
+        )
+    return out
+
+
+def _short(n: int) -> str:
+    for unit in ("", "k", "M"):
+        if n < 10_000:
+            return f"{n}{unit}"
+        n = round(n / 1000)
+    return f"{n}G"
+
+
+def table(all_rows: list[Row]) -> str:
+    """The rows as text, with a line of totals."""
+    head = ["layer", "op", "weights", "activations", "output", "shape", "bytes", "MACs", "moved"]
+    lines = [
+        [
+            r.layer,
+            r.op,
+            r.weights,
+            r.activations,
+            r.output,
+            "x".join(map(str, r.shape[1:])),
+            _short(r.bytes),
+            _short(r.macs),
+            _short(r.moved),
+        ]
+        for r in all_rows
+    ]
+    totals = [sum(r.bytes for r in all_rows), sum(r.macs for r in all_rows), sum(r.moved for r in all_rows)]
+    lines.append(["total", "", "", "", "", "", *(_short(t) for t in totals)])
+    widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
+
+    def text(line: list[str]) -> str:
+        cells = [c.ljust(w) if i < 6 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        return "  ".join(cells).rstrip()
+
+    rule = "-" * len(text(["-" * w for w in widths]))
+    return "\n".join([text(head), rule, *(text(line) for line in lines[:-1]), rule, text(lines[-1])])

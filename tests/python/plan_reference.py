@@ -1,0 +1,333 @@
+"""What a plan means, in plain NumPy: docs/format.md, requantize.h and pointwise.h written out. Slow, and bit for bit
+on codes.
+
+Float layers (conv2d_f32, gemm_f32, unary, softmax, ...) are computed in float64 and rounded once: the engine agrees
+within
+float32's rounding, not in every bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+F = np.float32
+RANGE = {"int8": (-128, 127), "uint8": (0, 255)}
+
+
+def sat(f, zero, lo, hi):
+    """zero + rne(min(max(f, lo - zero), hi - zero)) on float32."""
+    f = np.fmin(np.fmax(f, F(lo - zero)), F(hi - zero))
+    return (np.rint(f).astype(np.int64) + zero).astype(np.int64)
+
+
+def doubling_high_mul(a, b):
+    ab = a.astype(np.int64) * np.int64(b)
+    nudge = np.where(ab >= 0, 1 << 30, 1 - (1 << 30))
+    total = ab + nudge
+    q = np.where(total >= 0, total >> 31, -((-total) >> 31))
+    return np.where((a == -(2**31)) & (b == -(2**31)), 2**31 - 1, q)
+
+
+def rounding_shift(x, n):
+    mask = (1 << n) - 1
+    remainder = x & mask
+    threshold = (mask >> 1) + (x < 0)
+    return (x >> n) + (remainder > threshold)
+
+
+def fixed_point(scale):
+    """(m0, shift) with scale = m0 * 2^(shift - 31)."""
+    m, e = math.frexp(float(scale))
+    m0 = int(np.rint(m * 2.0**31))
+    if m0 == 2**31:
+        m0, e = m0 // 2, e + 1
+    return m0, e
+
+
+def scale_fixed(v, scale, rounding):
+    m0, shift = fixed_point(scale)
+    if rounding == "gemmlowp":
+        left = np.clip(v.astype(np.int64) << min(max(shift, 0), 31), -(2**31), 2**31 - 1)
+        right = max(-shift, 0)
+        high = doubling_high_mul(left, m0)
+        return rounding_shift(high, right) if right < 32 else np.zeros_like(high)
+    if shift < -31:
+        return np.zeros_like(v)
+    return (v.astype(object) * m0 + (1 << (30 - shift)) >> (31 - shift)).astype(np.int64)
+
+
+class Reference:
+    """Runs a plan: ``Reference(plan).run({"input": x})`` gives every plan tensor by index, and the outputs by name."""
+
+    def __init__(self, plan: Any):
+        self.data, self.files = plan.data, plan.tensors
+        self.scales = plan.tensors["activation_scales"]
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.values: dict[int, np.ndarray] = {}
+        self.dynamic: dict[int, tuple[np.float32, int]] = {}
+        for i in self.data["inputs"]:
+            entry = self.data["tensors"][i]
+            x = np.asarray(inputs[entry["name"]])
+            assert x.dtype == entry["dtype"] and list(x.shape[1:]) == entry["shape"][1:], (x.dtype, x.shape, entry)
+            self.values[i] = x
+        for op in self.data["ops"]:
+            params = {role: self.files[key] for role, key in op.get("params", {}).items()}
+            out = op["outputs"][0]
+            result = getattr(self, "op_" + op["op"])(op, op.get("attrs", {}), params, op["inputs"], out)
+            entry = self.data["tensors"][out]
+            batch = self.values[self.data["inputs"][0]].shape[0]
+            assert list(result.shape) == [batch, *entry["shape"][1:]], (op, result.shape, entry)
+            if entry["dtype"] in RANGE:
+                lo, hi = RANGE[entry["dtype"]]
+                assert result.min(initial=hi) >= lo and result.max(initial=lo) <= hi, op["name"]
+            self.values[out] = result.astype(entry["dtype"])
+        return {self.data["tensors"][i]["name"]: self.values[i] for i in self.data["outputs"]}
+
+    def entry(self, i):
+        return self.data["tensors"][i]
+
+    def codes(self, i):
+        """(values as int64 minus zero point, scale float32, zero point)."""
+        e = self.entry(i)
+        if e.get("dynamic"):
+            s, z = self.dynamic[i]
+        else:
+            s, z = F(self.scales[e["scale"]]), e["zero_point"]
+        return self.values[i].astype(np.int64) - z, s, z
+
+    def out_params(self, out, attrs):
+        e = self.entry(out)
+        lo, hi = RANGE[e["dtype"]]
+        return F(self.scales[e["scale"]]), e["zero_point"], max(lo, attrs.get("lo", lo)), min(hi, attrs.get("hi", hi))
+
+    # Conversions ------------------------------------------------------------------------------------------------------
+
+    def op_quantize(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]]
+        if attrs.get("nchw_to_nhwc"):
+            x = x.transpose(0, 2, 3, 1)
+        s, z, lo, hi = self.out_params(out, attrs)
+        return sat(x / s, z, lo, hi)
+
+    def op_dequantize(self, op, attrs, params, ins, out):
+        d, s, _ = self.codes(ins[0])
+        return d.astype(F) * s
+
+    def op_quantize_dynamic(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]]
+        if attrs.get("nchw_to_nhwc"):
+            x = x.transpose(0, 2, 3, 1)
+        lo, hi = F(min(x.min(initial=0), 0)), F(max(x.max(initial=0), 0))
+        s = (hi - lo) / F(255)
+        s = F(1) if s == 0 else s
+        z = int(np.rint(min(max(-lo / s, F(0)), F(255))))
+        self.dynamic[out] = (s, z)
+        return sat(x / s, z, 0, 255)
+
+    def op_lookup(self, op, attrs, params, ins, out):
+        byte = self.values[ins[0]].view(np.uint8)
+        table = params["table"]
+        return table[byte] if table.ndim == 1 else table[np.arange(table.shape[0]), byte]
+
+    # Products ---------------------------------------------------------------------------------------------------------
+
+    def finish(self, acc, op, attrs, params, ins, out, s_x):
+        """The epilogue of requantize.h on exact sums (..., n)."""
+        s_w = params["weight_scale"].astype(np.float64)
+        e = self.entry(out)
+        if "bias" in params:
+            acc = acc + params["bias"].astype(np.int64)
+        acc = acc.astype(np.int32).astype(np.int64)
+        if e["dtype"] == "float32":
+            m = (float(s_x) * s_w).astype(F)
+            f = acc.astype(F) * m
+            if "float_bias" in params:
+                f = f + params["float_bias"]
+            if len(ins) > 1:
+                f = f + self.values[ins[1]]
+            return np.fmin(np.fmax(f, F(attrs.get("min", -np.inf))), F(attrs.get("max", np.inf)))
+        s_y, z_y, lo, hi = self.out_params(out, attrs)
+        m = (float(s_x) * s_w / float(s_y)).astype(F)
+        rounding = attrs.get("rounding", "nearest_even")
+        if rounding == "nearest_even":
+            f = acc.astype(F) * m
+            if len(ins) > 1:
+                d, s_r, _ = self.codes(ins[1])
+                f = f + d.astype(F) * F(float(s_r) / float(s_y))
+            return sat(f, z_y, lo, hi)
+        n = acc.shape[-1]
+        v = np.stack([scale_fixed(acc[..., j], m[j if m.size > 1 else 0], rounding) for j in range(n)], axis=-1)
+        if len(ins) > 1:
+            d, s_r, _ = self.codes(ins[1])
+            v = v + scale_fixed(d << 16, F(float(s_r) / float(s_y)) * F(2.0**-16), rounding)
+        return np.clip(v + z_y, lo, hi)
+
+    def windows(self, x, kernel, attrs):
+        """(n, oh, ow, c, kh, kw) views of x padded with 0."""
+        t, left, b, r = attrs.get("pads", [0, 0, 0, 0])
+        dh, dw = attrs.get("dilations", [1, 1])
+        sh, sw = attrs.get("strides", [1, 1])
+        x = np.pad(x, ((0, 0), (t, b), (left, r), (0, 0)))
+        view = sliding_window_view(x, ((kernel[0] - 1) * dh + 1, (kernel[1] - 1) * dw + 1), axis=(1, 2))
+        return view[:, ::sh, ::sw, :, ::dh, ::dw]
+
+    def convolve(self, x, w, attrs):
+        """Exact for integers: every product and sum stays below 2^53."""
+        oc, kh, kw, icg = w.shape
+        groups = attrs.get("groups", 1)
+        view = self.windows(x.astype(np.float64), (kh, kw), attrs)
+        n, oh, ow = view.shape[:3]
+        w = w.astype(np.float64)
+        if groups == oc == x.shape[-1]:
+            return np.einsum("nyxcij,cij->nyxc", view, w[..., 0], optimize=True)
+        out = np.empty((n, oh, ow, oc))
+        step = oc // groups
+        for g in range(groups):
+            part = view[:, :, :, g * icg : (g + 1) * icg].reshape(n * oh * ow, -1)
+            weights = w[g * step : (g + 1) * step].transpose(3, 1, 2, 0).reshape(-1, step)
+            out[..., g * step : (g + 1) * step] = (part @ weights).reshape(n, oh, ow, step)
+        return out
+
+    def op_conv2d(self, op, attrs, params, ins, out):
+        d, s_x, _ = self.codes(ins[0])
+        w = params["weight"].astype(np.int64) - attrs.get("weight_zero_point", 0)
+        return self.finish(self.convolve(d, w, attrs).astype(np.int64), op, attrs, params, ins, out, s_x)
+
+    def op_gemm(self, op, attrs, params, ins, out):
+        d, s_x, _ = self.codes(ins[0])
+        w = params["weight"].astype(np.float64) - attrs.get("weight_zero_point", 0)
+        acc = (d.astype(np.float64) @ w.T).astype(np.int64)
+        return self.finish(acc, op, attrs, params, ins, out, s_x)
+
+    def finish_f32(self, y, attrs, params, ins):
+        y = y + params.get("bias", np.zeros(1)).astype(np.float64)
+        if len(ins) > 1:
+            y = y + self.values[ins[1]]
+        return np.clip(y, attrs.get("min", -np.inf), attrs.get("max", np.inf)).astype(F)
+
+    def op_conv2d_f32(self, op, attrs, params, ins, out):
+        return self.finish_f32(self.convolve(self.values[ins[0]], params["weight"], attrs), attrs, params, ins)
+
+    def op_gemm_f32(self, op, attrs, params, ins, out):
+        y = self.values[ins[0]].astype(np.float64) @ params["weight"].T.astype(np.float64)
+        return self.finish_f32(y, attrs, params, ins)
+
+    # Arithmetic on codes ----------------------------------------------------------------------------------------------
+
+    def op_add(self, op, attrs, params, ins, out):
+        (a, sa, _), (b, sb, _) = self.codes(ins[0]), self.codes(ins[1])
+        s, z, lo, hi = self.out_params(out, attrs)
+        return sat(a.astype(F) * (sa / s) + b.astype(F) * (sb / s), z, lo, hi)
+
+    def op_mul(self, op, attrs, params, ins, out):
+        (a, sa, _), (b, sb, _) = self.codes(ins[0]), self.codes(ins[1])
+        s, z, lo, hi = self.out_params(out, attrs)
+        return sat((a * b).astype(F) * ((sa * sb) / s), z, lo, hi)
+
+    def op_max_pool(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]]
+        low = -np.inf if x.dtype == F else RANGE[str(x.dtype)][0]
+        t, left, b, r = attrs.get("pads", [0, 0, 0, 0])
+        x = np.pad(x.astype(np.float64), ((0, 0), (t, b), (left, r), (0, 0)), constant_values=low)
+        return self.windows(x, attrs["kernel"], {**attrs, "pads": [0, 0, 0, 0]}).max(axis=(4, 5))
+
+    def op_average_pool(self, op, attrs, params, ins, out):
+        kernel = attrs["kernel"]
+        floats = self.entry(ins[0])["dtype"] == "float32"
+        x = self.values[ins[0]] if floats else self.codes(ins[0])[0]
+        total = self.windows(x.astype(np.float64), kernel, attrs).sum(axis=(4, 5))
+        ones = np.ones((1, *x.shape[1:3], 1))
+        count = self.windows(ones, kernel, attrs).sum(axis=(4, 5))
+        if attrs.get("count_include_pad"):
+            count = np.full_like(count, kernel[0] * kernel[1])
+        count = np.maximum(count, 1)
+        if floats:
+            return (total / count).astype(F)
+        _, s_x, _ = self.codes(ins[0])
+        s, z, lo, hi = self.out_params(out, {})
+        return sat(total.astype(np.int64).astype(F) * (s_x / s) / count.astype(F), z, lo, hi)
+
+    def op_resize(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]]
+        if attrs["mode"] == "nearest":
+            return x[:, params["rows"]][:, :, params["cols"]]
+        floats = x.dtype == F
+        v = x if floats else self.codes(ins[0])[0].astype(F)
+        fx, fy = params["col_weight"][None, None, :, None], params["row_weight"][None, :, None, None]
+
+        def row(name):
+            part = v[:, params[name]]
+            a, b = part[:, :, params["cols0"]], part[:, :, params["cols1"]]
+            return a + (b - a) * fx
+
+        top, bottom = row("rows0"), row("rows1")
+        y = top + (bottom - top) * fy
+        if floats:
+            return y
+        s, z, lo, hi = self.out_params(out, {})
+        return sat(y * (self.codes(ins[0])[1] / s), z, lo, hi)
+
+    # Float ------------------------------------------------------------------------------------------------------------
+
+    def op_unary(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]].astype(np.float64)
+        a, b = attrs.get("alpha", 0.0), attrs.get("beta", 0.0)
+        with np.errstate(over="ignore"):
+            functions = {
+                "relu": lambda: np.maximum(x, 0),
+                "clip": lambda: np.clip(x, a, b),
+                "sigmoid": lambda: 1 / (1 + np.exp(-x)),
+                "hard_sigmoid": lambda: np.clip(a * x + b, 0, 1),
+                "hard_swish": lambda: x * np.clip(x / 6 + 0.5, 0, 1),
+                "swish": lambda: x / (1 + np.exp(-x)),
+                "leaky_relu": lambda: np.where(x > 0, x, a * x),
+                "tanh": lambda: np.tanh(x),
+                "exp": lambda: np.exp(x),
+            }
+            return functions[attrs["kind"]]().astype(F)
+
+    def op_prelu(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]]
+        return np.where(x > 0, x, x * params["slope"])
+
+    def op_binary(self, op, attrs, params, ins, out):
+        a = self.values[ins[0]]
+        b = params["b"] if "b" in params else self.values[ins[1]]
+        y = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}[attrs["kind"]](a, b)
+        return np.clip(y, F(attrs.get("min", -np.inf)), F(attrs.get("max", np.inf)))
+
+    def op_softmax(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]].astype(np.float64)
+        e = np.exp(x - x.max(axis=-1, keepdims=True))
+        return (e / e.sum(axis=-1, keepdims=True)).astype(F)
+
+    # Moving data ------------------------------------------------------------------------------------------------------
+
+    def op_concat(self, op, attrs, params, ins, out):
+        return np.concatenate([self.values[i] for i in ins], axis=attrs["axis"])
+
+    def op_transpose(self, op, attrs, params, ins, out):
+        return self.values[ins[0]].transpose(attrs["perm"])
+
+    def op_reshape(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]]
+        return x.reshape(x.shape[0], *self.entry(out)["shape"][1:])
+
+    def op_slice(self, op, attrs, params, ins, out):
+        x, shape = self.values[ins[0]], self.entry(out)["shape"]
+        for axis in range(1, x.ndim):
+            at = attrs["starts"][axis] + attrs["steps"][axis] * np.arange(shape[axis])
+            x = x.take(at, axis=axis)
+        return x
+
+    def op_pad(self, op, attrs, params, ins, out):
+        x, value = self.values[ins[0]], attrs.get("value", 0.0)
+        if x.dtype != F:
+            s, z, lo, hi = self.out_params(out, {})
+            value = int(sat(F(value) / s, z, lo, hi))
+        return np.pad(x, list(zip(attrs["before"], attrs["after"], strict=True)), constant_values=value)
