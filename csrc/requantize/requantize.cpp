@@ -7,6 +7,7 @@
 
 #include "requantize/requantize_kernel.h"
 #include "scratch.h"
+#include "target.h"
 #include "thread_pool.h"
 #include "variant.h"
 
@@ -14,6 +15,10 @@ namespace lowbit {
 namespace {
 
 constexpr Variant<RequantizeFn> kRequantize[] = {
+#if LOWBIT_X86
+    {Isa::avx512_vnni, requantize_avx512_vnni},
+    {Isa::avx2, requantize_avx2},
+#endif
     {Isa::scalar, requantize_scalar},
 };
 

@@ -29,5 +29,9 @@ using RequantizeFn = void (*)(const int32_t* acc, int64_t acc_stride, int64_t i,
 
 void requantize_scalar(const int32_t* acc, int64_t acc_stride, int64_t i, int64_t rows, int64_t j, int64_t cols,
                        void* y, int64_t y_stride, const Requantizer& q) noexcept;
+void requantize_avx2(const int32_t* acc, int64_t acc_stride, int64_t i, int64_t rows, int64_t j, int64_t cols, void* y,
+                     int64_t y_stride, const Requantizer& q) noexcept;
+void requantize_avx512_vnni(const int32_t* acc, int64_t acc_stride, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                            void* y, int64_t y_stride, const Requantizer& q) noexcept;
 
 }  // namespace lowbit
