@@ -36,7 +36,7 @@ uint32_t range_avx2(const float* x, int64_t n, float& lo, float& hi) noexcept {
 }
 
 void count_avx2(const float* x, int64_t n, float scale, uint32_t side, uint32_t* tables) noexcept {
-  uint32_t* const table[kTables] = {tables, tables + 2 * side, tables + 4 * side, tables + 6 * side};
+  uint32_t *const even = tables, *const odd = tables + 2 * side;
   const __m256 scales = _mm256_set1_ps(scale), zero = _mm256_setzero_ps(), sign = _mm256_set1_ps(-0.0f);
   const __m256i sides = _mm256_set1_epi32(static_cast<int>(side));
   alignas(32) uint32_t bins[8];
@@ -47,11 +47,14 @@ void count_avx2(const float* x, int64_t n, float scale, uint32_t side, uint32_t*
     const __m256i negative = _mm256_castps_si256(_mm256_cmp_ps(v, zero, _CMP_LT_OQ));
     bin = _mm256_add_epi32(bin, _mm256_and_si256(negative, sides));
     if (_mm256_testz_si256(bin, bin)) {
-      table[0][0] += 8;
+      even[0] += 8;
       continue;
     }
     _mm256_store_si256(reinterpret_cast<__m256i*>(bins), bin);
-    for (int k = 0; k < 8; ++k) ++table[k % kTables][bins[k]];
+    for (int k = 0; k < 8; k += 2) {
+      ++even[bins[k]];
+      ++odd[bins[k + 1]];
+    }
   }
   count_scalar(x + i, n - i, scale, side, tables);
 }

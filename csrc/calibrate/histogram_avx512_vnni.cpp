@@ -48,7 +48,7 @@ uint32_t range_avx512_vnni(const float* x, int64_t n, float& lo, float& hi) noex
 void count_avx512_vnni(const float* x, int64_t n, float scale, uint32_t side, uint32_t* tables) noexcept {
   constexpr int64_t kBlock = 1024;
   alignas(64) uint32_t bins[kBlock + 16];
-  uint32_t* const table[kTables] = {tables, tables + 2 * side, tables + 4 * side, tables + 6 * side};
+  uint32_t *const even = tables, *const odd = tables + 2 * side;
   const __m512 scales = _mm512_set1_ps(scale);
   const __m512i sides = _mm512_set1_epi32(static_cast<int>(side));
   for (int64_t begin = 0; begin < n; begin += kBlock) {
@@ -61,15 +61,15 @@ void count_avx512_vnni(const float* x, int64_t n, float scale, uint32_t side, ui
       _mm512_storeu_si512(bins + found, _mm512_maskz_compress_epi32(keep, bin));
       found += __builtin_popcount(keep);
     }
-    table[0][0] += static_cast<uint32_t>(size - found);
+    even[0] += static_cast<uint32_t>(size - found);
     int64_t i = 0;
-    for (; i + 4 <= found; i += 4) {
-      ++table[0][bins[i]];
-      ++table[1][bins[i + 1]];
-      ++table[2][bins[i + 2]];
-      ++table[3][bins[i + 3]];
+    for (; i + 8 <= found; i += 8) {
+      for (int k = 0; k < 8; k += 2) {
+        ++even[bins[i + k]];
+        ++odd[bins[i + k + 1]];
+      }
     }
-    for (; i < found; ++i) ++table[0][bins[i]];
+    for (; i < found; ++i) ++even[bins[i]];
   }
 }
 

@@ -5,8 +5,10 @@
 
 namespace lowbit::histogram {
 
-// Increments of one bin wait for each other (5 cycles through the store buffer), so neighbours go to different tables.
-inline constexpr int kTables = 4;
+// Increments of one bin may wait for each other (up to 5 cycles through the store buffer), so neighbours go to
+// different tables. Two of them stay in L1 where values are spread over all bins: 1.9 G/s, with four 1.2, with
+// eight 1.0.
+inline constexpr int kTables = 2;
 
 // lo, hi: smallest and largest of n >= 1 values; returns the largest absolute value's bits (0x7f800000 and above where
 // a value is not finite; lo and hi mean nothing then).

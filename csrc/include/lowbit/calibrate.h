@@ -31,8 +31,8 @@ struct Histogram {
 // Smallest and largest of n >= 1 floats. Throws std::invalid_argument, naming the index, where one is NaN or infinite.
 LOWBIT_API void finite_range(const float* x, int64_t n, float& lo, float& hi, Isa isa = best_isa(), int threads = 0);
 
-// Adds n >= 0 values, folding as the range grows. NaN or infinity: throws as finite_range and leaves the state as it
-// was.
+// Adds 0 <= n <= 2^31 values, folding as the range grows. NaN or infinity: throws as finite_range and leaves the state
+// as it was.
 LOWBIT_API void histogram_observe(Histogram& h, const float* x, int64_t n, Isa isa = best_isa(), int threads = 0);
 
 // Folds pairs of bins until the width is 2^exponent (>= h.exponent).

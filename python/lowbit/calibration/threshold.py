@@ -196,7 +196,7 @@ def mse_range(h: Histogram, steps: int = 255) -> tuple[float, float]:
     k = int(np.argmin(error(lo * shrink, hi * shrink)))
     span, (lo, hi) = (hi - lo) / 2, (lo * float(shrink[k]), hi * float(shrink[k]))
     least = math.inf
-    while span > h.width:
+    while span > 16 * h.width:  # moves of half a bin
         move = span * np.arange(-32, 33) / 32
         highs = np.append([hi], np.clip(hi + move, 0.0, max(h.hi, 0.0)))
         hi = float(highs[np.argmin(error(np.full_like(highs, lo), highs))])
