@@ -1,0 +1,74 @@
+// vpmaddwd on widened taps: vpmaddubsw would be shorter but saturates. Even and odd bytes of four interleaved taps are
+// the words (t0, t2) and (t1, t3) of a channel, so two vpmaddwd take four taps of eight channels.
+#include <string.h>
+
+#include "depthwise_i8/depthwise_i8_kernel.h"
+#include "target.h"
+
+#if LOWBIT_X86
+#include <immintrin.h>
+
+LOWBIT_TARGET_BEGIN_AVX2
+
+namespace lowbit {
+
+// `width` bytes, and zeros.
+static inline __m256i load_bytes(const uint8_t* p, int64_t width) {
+  if (width >= 32) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  alignas(32) uint8_t bytes[32] = {};
+  memcpy(bytes, p, static_cast<size_t>(width));
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes));
+}
+
+// Half a block: 32 channels of one output pixel.
+static inline void accumulate(const DepthwiseRowI8& r, const uint8_t* const* taps, int64_t channel, int64_t width,
+                              const int8_t* weights, __m256i acc[4]) {
+  const __m256i low_bytes = _mm256_set1_epi16(0xff);
+  for (int64_t s = 0; s < r.slots; s += 4, weights += 4 * kDepthwiseBlock) {
+    const __m256i t0 = load_bytes(taps[s] + channel, width), t1 = load_bytes(taps[s + 1] + channel, width);
+    const __m256i t2 = load_bytes(taps[s + 2] + channel, width), t3 = load_bytes(taps[s + 3] + channel, width);
+    const __m256i lo01 = _mm256_unpacklo_epi8(t0, t1), hi01 = _mm256_unpackhi_epi8(t0, t1);
+    const __m256i lo23 = _mm256_unpacklo_epi8(t2, t3), hi23 = _mm256_unpackhi_epi8(t2, t3);
+    const __m256i x[4] = {_mm256_unpacklo_epi16(lo01, lo23), _mm256_unpackhi_epi16(lo01, lo23),
+                          _mm256_unpacklo_epi16(hi01, hi23), _mm256_unpackhi_epi16(hi01, hi23)};
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) {
+      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + q * kDepthwiseBlock));
+      const __m256i even =
+          _mm256_madd_epi16(_mm256_and_si256(x[q], low_bytes), _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8));
+      const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(x[q], 8), _mm256_srai_epi16(w, 8));
+      acc[q] = _mm256_add_epi32(acc[q], _mm256_add_epi32(even, odd));
+    }
+  }
+}
+
+// From lane order to channels [0, width) of out.
+static inline void store_natural(int32_t* out, int64_t width, const __m256i acc[4]) {
+  alignas(32) int32_t natural[32];
+  int32_t* to = width >= 32 ? out : natural;
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + q * 4), _mm256_castsi256_si128(acc[q]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16 + q * 4), _mm256_extracti128_si256(acc[q], 1));
+  }
+  if (width < 32) memcpy(out, natural, static_cast<size_t>(width) * sizeof(int32_t));
+}
+
+void depthwise_i8_row_avx2(const DepthwiseRowI8& r) noexcept {
+  for (int64_t channel = 0; channel < r.c; channel += 32) {
+    const int64_t block = channel / kDepthwiseBlock * kDepthwiseBlock, half = channel - block, width = r.c - channel;
+    const int32_t* init = r.init + block + half / 4;
+    for (int64_t i = 0; i < r.pixels; ++i) {
+      __m256i acc[4];
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) acc[q] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(init + q * 16));
+      accumulate(r, r.taps + i * r.slots, channel, width, r.weights + block * r.slots + half, acc);
+      store_natural(r.acc + i * r.c + channel, width, acc);
+    }
+  }
+}
+
+}  // namespace lowbit
+
+LOWBIT_TARGET_END
+#endif
