@@ -22,6 +22,7 @@ inline int threads_argument(std::optional<int> threads) { return threads.value_o
 void bind_calibrate(py::module_& m);
 void bind_isa(py::module_& m);
 void bind_gemm_f32(py::module_& m);
+void bind_depthwise_i8(py::module_& m);
 void bind_pointwise(py::module_& m);
 void bind_requantize(py::module_& m);
 void bind_gemm_i8(py::module_& m);

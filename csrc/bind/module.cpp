@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
   lowbit::bind_calibrate(m);
   lowbit::bind_isa(m);
   lowbit::bind_gemm_f32(m);
+  lowbit::bind_depthwise_i8(m);
   lowbit::bind_pointwise(m);
   lowbit::bind_requantize(m);
   lowbit::bind_gemm_i8(m);

@@ -36,9 +36,15 @@ constexpr Variant<DepthwiseRowI8Fn> kRows[] = {
 #endif
     {Isa::scalar, depthwise_i8_row_scalar}};
 
-constexpr Variant<DepthwiseWalkI8Fn> kWalks[] = {
+constexpr Variant<DepthwiseWalkI8Fn> kWalks3[] = {
 #if LOWBIT_X86
-    {Isa::avx512_vnni, depthwise_i8_walk_avx512_vnni},
+    {Isa::avx512_vnni, depthwise_i8_walk3_avx512_vnni},
+#endif
+    {Isa::scalar, nullptr}};
+
+constexpr Variant<DepthwiseWalkI8Fn> kWalks5[] = {
+#if LOWBIT_X86
+    {Isa::avx512_vnni, depthwise_i8_walk5_avx512_vnni},
 #endif
     {Isa::scalar, nullptr}};
 
@@ -175,13 +181,14 @@ void run_rows(const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Da
   });
 }
 
-// Whether the fused walk has this geometry and epilogue.
-bool walk_takes(const Conv2dShape& s, const Epilogue& e) {
-  const bool geometry = s.kh == s.kw && s.kh == 3 && s.stride_h == s.stride_w && s.stride_h <= 2 && s.dilation_h == 1 &&
-                        s.dilation_w == 1;
-  const bool codes = (e.out_dtype == DType::s8 || e.out_dtype == DType::u8) && e.rounding == Rounding::nearest_even;
-  return geometry && codes && !e.residual &&
-         std::all_of(e.scale, e.scale + e.scale_count, [](float m) { return m < 1.0f; });
+// The fused walk for this geometry and epilogue, or null.
+DepthwiseWalkI8Fn pick_walk(const Conv2dShape& s, const Epilogue& e, Isa isa) {
+  if (s.kh != s.kw || s.stride_h != s.stride_w || s.stride_h > 2 || s.dilation_h != 1 || s.dilation_w != 1)
+    return nullptr;
+  const bool codes = e.out_dtype == DType::s8 || e.out_dtype == DType::u8;
+  if (!codes || e.rounding != Rounding::nearest_even || e.residual) return nullptr;
+  if (!std::all_of(e.scale, e.scale + e.scale_count, [](float m) { return m < 1.0f; })) return nullptr;
+  return s.kh == 3 ? pick(kWalks3, isa) : s.kh == 5 ? pick(kWalks5, isa) : nullptr;
 }
 
 void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Data& d,
@@ -195,7 +202,6 @@ void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const
                               .ldx = in.ldx,
                               .pad_top = s.pad_top,
                               .pad_left = s.pad_left,
-                              .kernel = s.kh,
                               .stride = s.stride_h,
                               .outside = in.outside,
                               .weights = d.weights.data(),
@@ -297,8 +303,8 @@ void depthwise_conv2d_i8(const void* x, DType x_dtype, int64_t ldx, const Conv2d
   in.outside = outside;
   for (int64_t p = 0; p < padded; ++p) init[p] = -int32_t{in.zero_point} * d.sums[size_t(p)];
 
-  const DepthwiseWalkI8Fn walk = pick(kWalks, isa);
-  if (!walk || !walk_takes(s, epilogue)) {
+  const DepthwiseWalkI8Fn walk = pick_walk(s, epilogue, isa);
+  if (!walk) {
     run_rows(in, s, d, init, y, ldy, epilogue, isa, threads);
     return;
   }

@@ -47,7 +47,7 @@ void depthwise_i8_row_avx512_vnni(const DepthwiseRowI8& r) noexcept;
 struct DepthwiseWalkI8 {
   const uint8_t* x;
   int64_t h, w, c, ldx, pad_top, pad_left;
-  int64_t kernel, stride;
+  int64_t stride;
   const uint8_t* outside;  // kDepthwiseBlock bytes of padding
   const int8_t* weights;   // slots (see depthwise_i8.cpp): 3x3 columns of three; 5x5 columns of four, then the last row
   int64_t slots;
@@ -61,6 +61,7 @@ struct DepthwiseWalkI8 {
 };
 
 using DepthwiseWalkI8Fn = void (*)(const DepthwiseWalkI8& walk) noexcept;
-void depthwise_i8_walk_avx512_vnni(const DepthwiseWalkI8& walk) noexcept;
+void depthwise_i8_walk3_avx512_vnni(const DepthwiseWalkI8& walk) noexcept;
+void depthwise_i8_walk5_avx512_vnni(const DepthwiseWalkI8& walk) noexcept;
 
 }  // namespace lowbit
