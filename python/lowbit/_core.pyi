@@ -214,6 +214,7 @@ def finite_range(
 def entropy_search(
     counts: npt.NDArray[np.int64], levels: int = 128, *, literal_bin0: bool = False, isa: str | None = None
 ) -> tuple[int, npt.NDArray[np.float64]]: ...
+
 # requantize, gemm_i8
 class PackedI8:
     @property
@@ -284,5 +285,35 @@ def conv2d_i8(
     isa: str | None,
     threads: int | None,
 ) -> npt.NDArray[Any]: ...
+
 # probe
 def peak_probe(kind: str, seconds: float = 0.05) -> dict[str, Any]: ...
+
+# depthwise_i8
+class PackedDepthwiseI8:
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def pack_depthwise_i8(w: npt.NDArray[Any]) -> PackedDepthwiseI8: ...
+def depthwise_conv2d_i8(
+    x: npt.NDArray[Any],
+    w: PackedDepthwiseI8,
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+    x_zero_point: int,
+    scale: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    zero_point: int,
+    out_dtype: int,
+    rounding: int,
+    clamp: tuple[float, float] | None,
+    residual: npt.NDArray[Any] | None,
+    residual_scale: float | None,
+    residual_zero_point: int,
+    out: npt.NDArray[Any] | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[Any]: ...

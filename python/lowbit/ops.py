@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowbit import _core
-from lowbit._core import PackedConvI8, PackedI8
+from lowbit._core import PackedConvI8, PackedDepthwiseI8, PackedI8
 
 Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -415,7 +415,8 @@ def conv2d_i8(
 ) -> Array:
     """2-d convolution (cross-correlation) of NHWC images with OHWI weights, exact in int32, with a fused epilogue.
 
-    Padded pixels hold ``x_zero_point`` exactly, so they add nothing.
+    Padded pixels hold ``x_zero_point`` exactly, so they add nothing. Int8 weights with one channel per group and no
+    zero point of their own go to :func:`depthwise_conv2d_i8`.
 
     Args:
         x: (n, h, w, c) int8 or uint8; may be a channel slice of a wider array.
@@ -453,9 +454,111 @@ def conv2d_i8(
         >>> lowbit.conv2d_i8(x, w, padding=1)[0, :, :, 0]
         array([[ 8, 12,  8], [12, 18, 12], [ 8, 12,  8]], dtype=int32)
     """
+    if not isinstance(w, PackedConvI8):
+        w = _view(w)
+        if (
+            groups > 1
+            and w.ndim == 4
+            and w.shape[0] == groups
+            and w.shape[3] == 1
+            and w.dtype == np.int8
+            and w_zero_point == 0
+        ):
+            return depthwise_conv2d_i8(
+                x, w[..., 0].transpose(1, 2, 0), stride, padding, dilation, x_zero_point, scale=scale, bias=bias,
+                zero_point=zero_point, out_dtype=out_dtype, rounding=rounding, clamp=clamp, residual=residual,
+                residual_scale=residual_scale, residual_zero_point=residual_zero_point, isa=isa, threads=threads,
+                out=out,
+            )  # fmt: skip
     packed = w if isinstance(w, PackedConvI8) else pack_conv2d_i8(w, stride, dilation, groups)
     return _core.conv2d_i8(
         _view(x), packed, _padding(padding), x_zero_point, w_zero_point, scale, bias, zero_point,
         _dtype("conv2d_i8", "out_dtype", out_dtype), _rounding("conv2d_i8", rounding), clamp,
+        None if residual is None else _view(residual), residual_scale, residual_zero_point, out, isa, threads,
+    )  # fmt: skip
+
+
+def pack_depthwise_i8(w: Array) -> PackedDepthwiseI8:
+    """Weights of :func:`depthwise_conv2d_i8` in the kernels' order, made once and shared by all levels and threads.
+
+    Args:
+        w: (kh, kw, c) int8, any strides (so ``w_ohwi[..., 0].transpose(1, 2, 0)`` does).
+
+    Raises:
+        TypeError: where w is not int8.
+        ValueError: where w is not three-dimensional.
+
+    Example:
+        >>> import numpy as np
+        >>> lowbit.pack_depthwise_i8(np.ones((3, 3, 32), np.int8)).shape
+        (3, 3, 32)
+    """
+    return _core.pack_depthwise_i8(_view(w))
+
+
+def depthwise_conv2d_i8(
+    x: Array,
+    w: Array | PackedDepthwiseI8,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    x_zero_point: int = 0,
+    *,
+    scale: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    zero_point: int = 0,
+    out_dtype: npt.DTypeLike = "int32",
+    rounding: str = "nearest_even",
+    clamp: tuple[float, float] | None = None,
+    residual: Array | None = None,
+    residual_scale: float | None = None,
+    residual_zero_point: int = 0,
+    isa: str | None = None,
+    threads: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Depthwise convolution of NHWC images, every channel with its own window, exact in int32, with a fused epilogue.
+
+    Any kernel size, stride and dilation; 3x3 and 5x5 with stride 1 or 2 and 8-bit results are the fast ones. Padded
+    pixels hold ``x_zero_point`` exactly.
+
+    Args:
+        x: (n, h, w, c) int8 or uint8.
+        w: (kh, kw, c) int8, symmetric, or :func:`pack_depthwise_i8` of it.
+        stride: one number, or (vertical, horizontal).
+        padding: one number, (vertical, horizontal), or (top, left, bottom, right).
+        dilation: one number, or (vertical, horizontal).
+        x_zero_point: of ``x``.
+        scale: multiplier of the sums, one or one per channel; default 1. Not for int32.
+        bias: (c,) as in :func:`gemm_i8`.
+        zero_point: of an int8 or uint8 result.
+        out_dtype: ``"int32"``, ``"float32"``, ``"int8"`` or ``"uint8"``.
+        rounding: as in :func:`requantize`.
+        clamp: smallest and largest result.
+        residual: an array of the result's shape, added as in :func:`requantize`.
+        residual_scale: as in :func:`requantize`.
+        residual_zero_point: as in :func:`requantize`.
+        isa: level to run.
+        threads: thread count.
+        out: receives the result.
+
+    Returns:
+        (n, oh, ow, c) of ``out_dtype``; the same bits at every level and thread count.
+
+    Raises:
+        TypeError: a wrong dtype.
+        ValueError: shapes that disagree, a window larger than the padded image, sums that int32 may not hold.
+
+    Example:
+        >>> import numpy as np
+        >>> x, w = np.full((1, 3, 3, 2), 2, np.uint8), np.ones((3, 3, 2), np.int8)
+        >>> lowbit.depthwise_conv2d_i8(x, w, padding=1)[0, :, :, 1]
+        array([[ 8, 12,  8], [12, 18, 12], [ 8, 12,  8]], dtype=int32)
+    """
+    packed = w if isinstance(w, PackedDepthwiseI8) else pack_depthwise_i8(w)
+    name = "depthwise_conv2d_i8"
+    return _core.depthwise_conv2d_i8(
+        _view(x), packed, _pair(f"{name}: stride", stride), _padding(padding), _pair(f"{name}: dilation", dilation),
+        x_zero_point, scale, bias, zero_point, _dtype(name, "out_dtype", out_dtype), _rounding(name, rounding), clamp,
         None if residual is None else _view(residual), residual_scale, residual_zero_point, out, isa, threads,
     )  # fmt: skip
