@@ -2,6 +2,7 @@
 // vectorises.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "pointwise/pointwise_checks.h"
 #include "thread_pool.h"
@@ -45,19 +46,46 @@ int simplify(const int64_t* dims, const int64_t* perm, int rank, Axis* axes) {
   return n;
 }
 
-// y (rows, cols) = x: contiguous along rows in x (a.from == 1), along cols in y (b.to == 1). Blocks keep the lines that
-// are read and those that are written in the cache.
+// A square of 16-byte vectors, N x N elements, transposed by log2(N) rounds of interleaving its first half with its
+// second.
+template <typename T>
+struct Square {
+  static constexpr int64_t kSize = 16 / sizeof(T);
+  typedef T Vec __attribute__((vector_size(16)));
+
+  // Elements `from` .. from + N / 2 of a and b in turn.
+  template <int64_t from, size_t... I>
+  static Vec interleave(Vec a, Vec b, std::index_sequence<I...>) {
+    return __builtin_shufflevector(a, b, static_cast<int>(from + I / 2 + (I % 2) * kSize)...);
+  }
+
+  static void transpose(const T* x, int64_t x_step, T* y, int64_t y_step) {
+    constexpr std::make_index_sequence<kSize> kAll;
+    Vec v[kSize], w[kSize];
+    for (int64_t i = 0; i < kSize; ++i) std::memcpy(&v[i], x + i * x_step, 16);
+    for (int64_t round = 1; round < kSize; round *= 2) {
+      for (int64_t i = 0; i < kSize / 2; ++i) {
+        w[2 * i] = interleave<0>(v[i], v[i + kSize / 2], kAll);
+        w[2 * i + 1] = interleave<kSize / 2>(v[i], v[i + kSize / 2], kAll);
+      }
+      std::memcpy(v, w, sizeof(v));
+    }
+    for (int64_t i = 0; i < kSize; ++i) std::memcpy(y + i * y_step, &v[i], 16);
+  }
+};
+
+// y (rows, cols) = x, contiguous along rows in x and along cols in y.
 template <typename T>
 void transpose_plane(const T* x, int64_t rows, int64_t y_step, int64_t cols, int64_t x_step, T* y) {
-  constexpr int64_t kBlock = 16;
-  for (int64_t i = 0; i < rows; i += kBlock) {
-    const int64_t i_end = std::min(rows, i + kBlock);
-    for (int64_t j = 0; j < cols; j += kBlock) {
-      const int64_t j_end = std::min(cols, j + kBlock);
-      for (int64_t r = i; r < i_end; ++r) {
-        for (int64_t c = j; c < j_end; ++c) y[r * y_step + c] = x[c * x_step + r];
-      }
+  constexpr int64_t kSize = Square<T>::kSize;
+  const int64_t full_rows = rows / kSize * kSize, full_cols = cols / kSize * kSize;
+  for (int64_t c = 0; c < full_cols; c += kSize) {
+    for (int64_t r = 0; r < full_rows; r += kSize) {
+      Square<T>::transpose(x + c * x_step + r, x_step, y + r * y_step + c, y_step);
     }
+  }
+  for (int64_t c = 0; c < cols; ++c) {
+    for (int64_t r = c < full_cols ? full_rows : 0; r < rows; ++r) y[r * y_step + c] = x[c * x_step + r];
   }
 }
 

@@ -101,6 +101,11 @@ BinaryFloats binary_f32_avx2, binary_f32_avx512;
 Pool max_pool_u8_avx2, max_pool_s8_avx2, max_pool_f32_avx2, average_pool_f32_avx2;
 Pool max_pool_u8_avx512, max_pool_s8_avx512, max_pool_f32_avx512, average_pool_f32_avx512;
 PoolCodes average_pool_codes_avx2, average_pool_codes_avx512;
+Bilinear bilinear_f32_avx512;
+BilinearCodes bilinear_codes_avx2, bilinear_codes_avx512;
+UnaryFloats unary_f32_avx2, unary_f32_avx512;
+Prelu prelu_f32_avx2, prelu_f32_avx512;
+Softmax softmax_f32_avx2, softmax_f32_avx512;
 #endif
 
 }  // namespace lowbit::pointwise

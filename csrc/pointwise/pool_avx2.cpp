@@ -16,6 +16,18 @@ static PoolRow remaining(PoolRow row, int64_t done, int64_t size) {
   return row;
 }
 
+static inline __m256i window_max(const uint8_t* x, int64_t rows, int64_t row_step, int64_t taps, int64_t tap_step,
+                                 bool is_signed) {
+  __m256i m = _mm256_set1_epi8(is_signed ? -128 : 0);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t t = 0; t < taps; ++t) {
+      const __m256i v = load_bytes(x + r * row_step + t * tap_step);
+      m = is_signed ? _mm256_max_epi8(m, v) : _mm256_max_epu8(m, v);
+    }
+  }
+  return m;
+}
+
 // is_signed is a constant where this is inlined.
 static inline void max_pool_bytes(const PoolRow& row, int64_t channels, bool is_signed) {
   for (int64_t ox = 0; ox < row.out_w; ++ox) {
@@ -23,14 +35,9 @@ static inline void max_pool_bytes(const PoolRow& row, int64_t channels, bool is_
     const uint8_t* window = static_cast<const uint8_t*>(row.x) + column.first * row.pixel_step;
     uint8_t* y = static_cast<uint8_t*>(row.y) + ox * row.y_step;
     for (int64_t j = 0; j < channels; j += 32) {
-      __m256i m = _mm256_set1_epi8(is_signed ? -128 : 0);
-      for (int64_t r = 0; r < row.rows; ++r) {
-        const uint8_t* x = window + r * row.row_step + j;
-        for (int64_t t = 0; t < column.taps; ++t, x += row.tap_step) {
-          m = is_signed ? _mm256_max_epi8(m, load_bytes(x)) : _mm256_max_epu8(m, load_bytes(x));
-        }
-      }
-      store_bytes(y + j, m);
+      const bool full = row.rows == 3 && column.taps == 3;  // the usual window, unrolled
+      store_bytes(y + j, full ? window_max(window + j, 3, row.row_step, 3, row.tap_step, is_signed)
+                              : window_max(window + j, row.rows, row.row_step, column.taps, row.tap_step, is_signed));
     }
   }
 }

@@ -9,26 +9,31 @@
 LOWBIT_TARGET_BEGIN_AVX512
 namespace lowbit::pointwise {
 
-static inline __m512i max_of(__m512i a, __m512i b, bool is_signed) {
-  return is_signed ? _mm512_max_epi8(a, b) : _mm512_max_epu8(a, b);
+static inline __m512i window_max(const uint8_t* x, int64_t rows, int64_t row_step, int64_t taps, int64_t tap_step,
+                                 __mmask64 mask, bool is_signed) {
+  const __m512i lowest = _mm512_set1_epi8(is_signed ? -128 : 0);
+  __m512i m = lowest;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t t = 0; t < taps; ++t) {
+      const __m512i v = _mm512_mask_loadu_epi8(lowest, mask, x + r * row_step + t * tap_step);
+      m = is_signed ? _mm512_max_epi8(m, v) : _mm512_max_epu8(m, v);
+    }
+  }
+  return m;
 }
 
 // Blocks of 64 channels; is_signed is a constant where this is inlined.
 static inline void max_pool_bytes(const PoolRow& row, bool is_signed) {
-  const __m512i lowest = _mm512_set1_epi8(is_signed ? -128 : 0);
   for (int64_t ox = 0; ox < row.out_w; ++ox) {
     const PoolColumn& column = row.columns[ox];
     const uint8_t* window = static_cast<const uint8_t*>(row.x) + column.first * row.pixel_step;
     uint8_t* y = static_cast<uint8_t*>(row.y) + ox * row.y_step;
     for (int64_t j = 0; j < row.c; j += 64) {
       const __mmask64 mask = first_bytes(row.c - j);
-      __m512i m = lowest;
-      for (int64_t r = 0; r < row.rows; ++r) {
-        const uint8_t* x = window + r * row.row_step + j;
-        for (int64_t t = 0; t < column.taps; ++t, x += row.tap_step) {
-          m = max_of(m, _mm512_mask_loadu_epi8(lowest, mask, x), is_signed);
-        }
-      }
+      const bool full = row.rows == 3 && column.taps == 3;  // the usual window, unrolled
+      const __m512i m =
+          full ? window_max(window + j, 3, row.row_step, 3, row.tap_step, mask, is_signed)
+               : window_max(window + j, row.rows, row.row_step, column.taps, row.tap_step, mask, is_signed);
       _mm512_mask_storeu_epi8(y + j, mask, m);
     }
   }

@@ -11,8 +11,19 @@ using namespace pointwise;
 
 namespace {
 
-constexpr Variant<BilinearCodes*> kBilinearCodes[] = {{Isa::scalar, bilinear_codes_scalar}};
-constexpr Variant<Bilinear*> kBilinear[] = {{Isa::scalar, bilinear_f32_scalar}};
+constexpr Variant<BilinearCodes*> kBilinearCodes[] = {
+#if LOWBIT_X86
+    {Isa::avx512, bilinear_codes_avx512},
+    {Isa::avx2, bilinear_codes_avx2},
+#endif
+    {Isa::scalar, bilinear_codes_scalar},
+};
+constexpr Variant<Bilinear*> kBilinear[] = {
+#if LOWBIT_X86
+    {Isa::avx512, bilinear_f32_avx512},
+#endif
+    {Isa::scalar, bilinear_f32_scalar},
+};
 
 void check_indices(const char* function, const char* name, const int32_t* index, int64_t count, int64_t size) {
   for (int64_t i = 0; i < count; ++i) {

@@ -9,9 +9,27 @@ using namespace pointwise;
 
 namespace {
 
-constexpr Variant<UnaryFloats*> kUnary[] = {{Isa::scalar, unary_f32_scalar}};
-constexpr Variant<Prelu*> kPrelu[] = {{Isa::scalar, prelu_f32_scalar}};
-constexpr Variant<Softmax*> kSoftmax[] = {{Isa::scalar, softmax_f32_scalar}};
+constexpr Variant<UnaryFloats*> kUnary[] = {
+#if LOWBIT_X86
+    {Isa::avx512, unary_f32_avx512},
+    {Isa::avx2, unary_f32_avx2},
+#endif
+    {Isa::scalar, unary_f32_scalar},
+};
+constexpr Variant<Prelu*> kPrelu[] = {
+#if LOWBIT_X86
+    {Isa::avx512, prelu_f32_avx512},
+    {Isa::avx2, prelu_f32_avx2},
+#endif
+    {Isa::scalar, prelu_f32_scalar},
+};
+constexpr Variant<Softmax*> kSoftmax[] = {
+#if LOWBIT_X86
+    {Isa::avx512, softmax_f32_avx512},
+    {Isa::avx2, softmax_f32_avx2},
+#endif
+    {Isa::scalar, softmax_f32_scalar},
+};
 
 }  // namespace
 
