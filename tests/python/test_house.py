@@ -36,7 +36,7 @@ def test_only_bind_knows_pybind11():
 def test_public_headers_include_only_public_headers_and_the_standard_library():
     for path in (CSRC / "include").rglob("*.h"):
         for name in includes(path):
-            assert name.startswith("lowbit/") or "/" not in name and not name.endswith(".h"), (path, name)
+            assert name.startswith("lowbit/") or ("/" not in name and not name.endswith(".h")), (path, name)
 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda p: p.stem)
