@@ -9,6 +9,8 @@ from lowbit.calibration import (
     PercentileObserver,
     calibrate,
 )
+from lowbit.compare import compare
+from lowbit.data import Dataset
 from lowbit.ops import (
     conv2d_f32,
     conv2d_i8,
@@ -23,21 +25,27 @@ from lowbit.ops import (
     requantize,
 )
 from lowbit.paths import get_cmake_dir, get_include
+from lowbit.preprocessing import Preprocessing
 from lowbit.qparams import QParams, affine_qparams, dequantize, quantize, symmetric_qparams
+from lowbit.report import Report
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CalibrationTable",
+    "Dataset",
     "EntropyObserver",
     "FormatError",
     "MSEObserver",
     "MinMaxObserver",
     "PercentileObserver",
+    "Preprocessing",
     "QParams",
+    "Report",
     "affine_qparams",
     "best_isa",
     "calibrate",
+    "compare",
     "conv2d_f32",
     "conv2d_i8",
     "cpu_name",

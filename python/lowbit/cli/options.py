@@ -1,0 +1,110 @@
+"""Options that several commands share, and what becomes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lowbit.data import Dataset, parse_shard, parse_slice
+from lowbit.preprocessing import Preprocessing, find_preprocessing
+
+_IMAGES = "What the network expects of images"
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads [default: LOWBIT_NUM_THREADS, or all cores].")]
+BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Images at a time.")]
+Rows = Annotated[str | None, typer.Option(help="Rows of the data to use: n, start:stop or start:stop:step.")]
+SkipRows = Annotated[str | None, typer.Option(help="Rows to leave out, such as those that calibrated.")]
+Preprocess = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with a [preprocessing] table; default net.toml beside the net.", rich_help_panel=_IMAGES
+    ),
+]
+Size = Annotated[str | None, typer.Option(help="224, or height,width.", rich_help_panel=_IMAGES)]
+Crop = Annotated[
+    float | None, typer.Option(help="Part of the shorter side that is kept, 0..1.", rich_help_panel=_IMAGES)
+]
+Interpolation = Annotated[
+    str | None, typer.Option(help="nearest, bilinear, bicubic or lanczos.", rich_help_panel=_IMAGES)
+]
+Channels = Annotated[str | None, typer.Option(help="RGB, BGR or L (grey).", rich_help_panel=_IMAGES)]
+Scale = Annotated[float | None, typer.Option(help="Factor on pixels 0..255.", rich_help_panel=_IMAGES)]
+Mean = Annotated[
+    str | None, typer.Option(help="One number, or one per channel: 123.7,116.3,103.5.", rich_help_panel=_IMAGES)
+]
+Std = Annotated[str | None, typer.Option(help="Like --mean.", rich_help_panel=_IMAGES)]
+Layout = Annotated[str | None, typer.Option(help="NCHW or NHWC.", rich_help_panel=_IMAGES)]
+
+
+@dataclass
+class ImageOptions:
+    """The flags of preprocessing as they were given."""
+
+    preprocess: Path | None
+    size: str | None
+    crop: float | None
+    interpolation: str | None
+    channels: str | None
+    scale: float | None
+    mean: str | None
+    std: str | None
+    layout: str | None
+
+    def resolve(self, *nets: Path | None, kept: dict[str, Any] | None = None) -> Preprocessing:
+        """Flags over the TOML file named, over the one beside a net, over what a ``.lowbit`` file keeps."""
+        found = Preprocessing.from_dict(kept or {}, "the .lowbit file's preprocessing")
+        if self.preprocess:
+            found = found.updated(Preprocessing.load(self.preprocess))
+        else:
+            beside = next((p for net in nets if net and (p := find_preprocessing(net))), None)
+            found = found.updated(beside) if beside else found
+        flags: dict[str, Any] = {
+            "size": _numbers("--size", self.size, int),
+            "crop": self.crop,
+            "interpolation": self.interpolation,
+            "channels": self.channels,
+            "scale": self.scale,
+            "mean": _numbers("--mean", self.mean, float),
+            "std": _numbers("--std", self.std, float),
+            "layout": self.layout,
+        }
+        if flags["size"] and len(flags["size"]) == 1:
+            flags["size"] = flags["size"] * 2
+        return found.updated(Preprocessing.from_dict(flags, "flags"))
+
+
+def _numbers(flag: str, text: str | None, kind: type) -> list[Any] | None:
+    if text is None:
+        return None
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{flag} {text!r} is not a list of numbers") from None
+
+
+def dataset(
+    source: str, images: Preprocessing, rows: str | None, skip_rows: str | None, shard: str | None = None
+) -> Dataset:
+    """The data that ``--data`` and its companions name."""
+    return Dataset(
+        source,
+        images,
+        rows=parse_slice(rows) if rows else None,
+        skip=parse_slice(skip_rows) if skip_rows else None,
+        shard=parse_shard(shard) if shard else None,
+    )
+
+
+def overrides(settings: list[str]) -> dict[str, str]:
+    """``--set 'pattern=recipe'``, in order."""
+    found = {}
+    for setting in settings:
+        pattern, equals, recipe = setting.rpartition("=")
+        if not equals or not pattern or not recipe:
+            raise typer.BadParameter(f"--set {setting!r} is not 'pattern=recipe', such as 'conv1=float32'")
+        found[pattern] = recipe
+    return found

@@ -1,0 +1,125 @@
+"""``lowbit demo``: the main job on 2500 Fashion-MNIST images and a small float net that ship with the package.
+
+`examples/python/train_demo.py` trained the net and cut the data: 500 training images that the net did not train on, for
+calibration, and the first 2000 test images. Fashion-MNIST is under the MIT licence, copyright 2017 Zalando SE
+(https://github.com/zalandoresearch/fashion-mnist); `LICENSE.fashion-mnist` has its text.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import lowbit
+from lowbit.data import Dataset
+from lowbit.preprocessing import Preprocessing
+from lowbit.report.text import table
+from lowbit.report.units import milliseconds, size
+
+RECIPES = ("int8",)
+FILES = ("fashion.onnx", "fashion.toml", "fashion.npz")
+Progress = Callable[[str, int, int | None], None]
+
+
+def run(
+    *,
+    threads: int | None = None,
+    seconds: float = 1.0,
+    keep: str | Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Calibrates, converts and compares; needs onnx and onnxruntime.
+
+    Args:
+        threads: For both engines; default ``lowbit.num_threads()``.
+        seconds: Measuring time for each network.
+        keep: Folder for the nets, the data and an HTML report (that with matplotlib and jinja2); default none.
+        progress: Called as ``progress(stage, done, total)``.
+
+    Returns:
+        ``images``, ``threads`` and ``rows``: one dict per network with accuracy, agreement, bytes, ms.
+    """
+    with tempfile.TemporaryDirectory(prefix="lowbit-demo-") as scratch:
+        folder = Path(keep) if keep else Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            with as_file(files("lowbit.demo") / name) as shipped:
+                shutil.copyfile(shipped, folder / name)
+        return _run(folder, threads, seconds, bool(keep), progress)
+
+
+def _run(folder: Path, threads: int | None, seconds: float, keep: bool, progress: Progress | None) -> dict[str, Any]:
+    onnx = folder / "fashion.onnx"
+    images = Preprocessing.load(folder / "fashion.toml")
+    calibration = Dataset(f"{folder / 'fashion.npz'}:x_calibration,y_calibration", images)
+    test = Dataset(f"{folder / 'fashion.npz'}:x_test,y_test", images)
+    say = progress or (lambda stage, done, total: None)
+    say("calibrating", 0, len(calibration))
+    ranges = lowbit.calibrate(
+        str(onnx),
+        lambda: calibration.batches(50),
+        threads=threads,
+        progress=lambda done, _: say("calibrating", done * 50, len(calibration)),
+    )
+    rows: list[dict[str, Any]] = []
+    for recipe in RECIPES:
+        model = lowbit.convert(str(onnx), recipe=recipe, calibration=ranges, preprocessing=images)
+        found = lowbit.compare(
+            onnx, model, test, threads=threads, calibration=ranges, seconds=seconds, progress=progress
+        )
+        found.model = f"fashion.{recipe}.lowbit"
+        if not rows:
+            rows.append(
+                {"network": "float32 (onnxruntime)", "accuracy": found.accuracy_float, "agreement": None,
+                 "bytes": found.file_bytes_float, "ms": found.ms_float, "min_ms": found.ms_float_min}
+            )  # fmt: skip
+        rows.append(
+            {"network": recipe, "accuracy": found.accuracy, "agreement": found.agreement, "bytes": found.file_bytes,
+             "ms": found.ms, "min_ms": found.ms_min}
+        )  # fmt: skip
+        if keep:
+            model.save(folder / found.model)
+            ranges.save(folder / "fashion.calib.json")
+            found.to_html(folder / f"fashion.{recipe}.html")
+    return {
+        "data": "Fashion-MNIST",
+        "images": len(test),
+        "calibration_images": len(calibration),
+        "cpu": lowbit.cpu_name(),
+        "level": lowbit.best_isa(),
+        "threads": threads or lowbit.num_threads(),
+        "batch": 1,
+        "folder": str(folder) if keep else None,
+        "rows": rows,
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """The result of `run` for people."""
+    base = result["rows"][0]
+    rows = []
+    for row in result["rows"]:
+        rows.append(
+            [
+                row["network"],
+                f"{row['accuracy']:.2f} %",
+                "" if row["agreement"] is None else f"{row['agreement']:.2f} %",
+                size(row["bytes"]),
+                "" if row is base else f"{base['bytes'] / row['bytes']:.2f} x",
+                milliseconds(row["ms"]),
+                "" if row is base else f"{base['ms'] / row['ms']:.2f} x",
+            ]
+        )
+    lines = [
+        f"{result['data']}: {result['images']} test images, calibrated on {result['calibration_images']} others",
+        f"{result['cpu']}, level {result['level']}, threads {result['threads']}, batch {result['batch']}",
+        "",
+        *table(["network", "top-1", "same answer", "file", "smaller", "ms", "faster"], rows),
+    ]
+    if result["folder"]:
+        lines += ["", f"nets, data and reports: {result['folder']}"]
+    return "\n".join(lines)

@@ -1,0 +1,197 @@
+"""Which layer hurts: signal-to-quantization-noise ratios, one layer at a time and in the running network.
+
+For a layer ``y = conv(x, W) + b`` of the float network (batch norm folded) with its float input x:
+
+    weight error      conv(x, Wq - W)        its quantized weights alone
+    activation error  conv(xq - x, W)        its quantized input alone
+
+and SQNR = 10 log10(sum y^2 / sum error^2) over all pixels and images; ``here`` compares the tensor that the low-bit
+engine really computed with the float network's, after activation and residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import lowbit
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+MULTIPLIES = ("conv2d", "gemm", "conv2d_f32", "gemm_f32")
+
+
+@dataclass
+class Ratio:
+    """Sums of squares of a signal and of the errors on it."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def add(self, signal: Array, noise: Array) -> None:
+        """Adds the squares of both."""
+        self.signal += float(np.sum(np.square(signal, dtype=np.float64)))
+        self.noise += float(np.sum(np.square(noise, dtype=np.float64)))
+
+    @property
+    def dB(self) -> float | None:
+        """10 log10(signal / noise); infinite without noise, None without signal.
+
+        Example:
+            >>> Ratio(100.0, 1.0).dB
+            20.0
+        """
+        if self.signal == 0:
+            return None
+        return float("inf") if self.noise == 0 else 10 * float(np.log10(self.signal / self.noise))
+
+
+@dataclass
+class Errors:
+    """The three ratios of one layer."""
+
+    weight: Ratio = field(default_factory=Ratio)
+    activation: Ratio = field(default_factory=Ratio)
+    here: Ratio = field(default_factory=Ratio)
+
+
+def quantized_and_back(x: Floats, tensor: Mapping[str, Any], scales: Array) -> Floats | None:
+    """What a code tensor of the plan keeps of x; None where it keeps everything (float) or is raw bytes."""
+    if tensor["dtype"] == "float32":
+        return None
+    if tensor.get("dynamic"):
+        lo, hi = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+        scale = np.float32((hi - lo) / 255 or 1.0)
+        zero, lowest, highest = float(np.rint(np.clip(-lo / scale, 0, 255))), 0.0, 255.0
+    elif "scale" not in tensor:
+        return None
+    else:
+        scale, zero = np.float32(scales[tensor["scale"]]), float(tensor["zero_point"])
+        lowest, highest = (-127.0, 127.0) if tensor["dtype"] == "int8" else (0.0, 255.0)
+    codes = np.clip(np.rint(x / scale) + np.float32(zero), lowest, highest)
+    return np.asarray((codes - np.float32(zero)) * scale, np.float32)
+
+
+def real_weights(op: Mapping[str, Any], arrays: Mapping[str, Array]) -> Floats:
+    """A layer's weights as real numbers, in the plan's order."""
+    weight = arrays[op["params"]["weight"]]
+    if weight.dtype == np.float32:
+        return weight
+    scale = arrays[op["params"]["weight_scale"]].reshape(-1, *[1] * (weight.ndim - 1))
+    zero = np.float32(op.get("attrs", {}).get("weight_zero_point", 0))
+    return ((weight.astype(np.float32) - zero) * scale).astype(np.float32)
+
+
+def apply(op: Mapping[str, Any], x: Floats, weight: Floats, threads: int | None) -> Floats:
+    """A layer's sums in float, without bias: x as the plan stores it (NHWC, or (..., k))."""
+    if op["op"].startswith("gemm"):
+        flat = lowbit.gemm_f32(x.reshape(-1, x.shape[-1]), np.ascontiguousarray(weight.T), threads=threads)
+        return np.asarray(flat).reshape(*x.shape[:-1], -1)
+    attrs = op.get("attrs", {})
+    return np.asarray(
+        lowbit.conv2d_f32(
+            x,
+            weight,
+            stride=tuple(attrs.get("strides", (1, 1))),
+            padding=tuple(attrs.get("pads", (0, 0, 0, 0))),
+            dilation=tuple(attrs.get("dilations", (1, 1))),
+            groups=attrs.get("groups", 1),
+            threads=threads,
+        )
+    )
+
+
+class LayerErrors:
+    """Gathers the errors of every layer that both plans have, batch by batch.
+
+    Args:
+        float_plan: Plan of the float network (recipe float32).
+        plan: Plan of the low-bit network, with the same layer names.
+        float_arrays: File tensors of the float plan.
+        arrays: File tensors of the low-bit plan.
+        threads: For the kernels.
+    """
+
+    def __init__(
+        self,
+        float_plan: Mapping[str, Any],
+        plan: Mapping[str, Any],
+        float_arrays: Mapping[str, Array],
+        arrays: Mapping[str, Array],
+        threads: int | None = None,
+    ) -> None:
+        self._float_plan, self._plan, self._arrays, self._threads = float_plan, plan, arrays, threads
+        reference = {op["name"]: op for op in float_plan["ops"] if op["op"] in MULTIPLIES}
+        self._pairs = [
+            (op, reference[op["name"]])
+            for op in plan["ops"]
+            if op["op"] in MULTIPLIES and op["name"] in reference and self._comparable(op, reference[op["name"]])
+        ]
+        self._weights = {op["name"]: real_weights(op, arrays) for op, _ in self._pairs}
+        self._float_weights = {op["name"]: real_weights(ref, float_arrays) for op, ref in self._pairs}
+        self._bias = {op["name"]: float_arrays.get(ref["params"].get("bias", "")) for op, ref in self._pairs}
+        self.layers: dict[str, Errors] = {op["name"]: Errors() for op, _ in self._pairs}
+
+    def _comparable(self, op: Mapping[str, Any], ref: Mapping[str, Any]) -> bool:
+        x = self._float_plan["tensors"][ref["inputs"][0]]
+        y = self._float_plan["tensors"][ref["outputs"][0]]
+        return bool(x.get("source") and y.get("source"))
+
+    @property
+    def taps(self) -> list[str]:
+        """The ONNX tensors that `add` needs of the float network."""
+        names: dict[str, None] = {}
+        for op, ref in self._pairs:
+            names[self._float_plan["tensors"][ref["inputs"][0]]["source"]] = None
+            if source := self._plan["tensors"][op["outputs"][0]].get("source"):
+                names[source] = None
+        return list(names)
+
+    def add(self, floats: Mapping[str, Array], session: Any) -> None:
+        """One batch.
+
+        Args:
+            floats: The tapped tensors of the float network.
+            session: An engine session (keep_tensors) that has run the same batch.
+        """
+        scales = self._arrays["activation_scales"]
+        for op, ref in self._pairs:
+            name = op["name"]
+            found = self.layers[name]
+            x = stored(floats, self._float_plan["tensors"][ref["inputs"][0]])
+            weight = self._float_weights[name]
+            sums = apply(ref, x, weight, self._threads)
+            bias = self._bias[name]
+            signal = sums if bias is None else sums + bias
+            if op["op"] in ("conv2d", "gemm"):
+                found.weight.add(signal, apply(ref, x, self._weights[name] - weight, self._threads))
+                back = quantized_and_back(x, self._plan["tensors"][op["inputs"][0]], scales)
+                found.activation.add(
+                    signal, np.zeros(1) if back is None else apply(ref, back - x, weight, self._threads)
+                )
+            else:
+                found.weight.add(signal, np.zeros(1))
+                found.activation.add(signal, np.zeros(1))
+            index = op["outputs"][0]
+            tensor = self._plan["tensors"][index]
+            if tensor.get("source") in floats:
+                truth = stored(floats, tensor)
+                found.here.add(truth, np.asarray(session.tensor(index)).reshape(truth.shape) - truth)
+
+
+def stored(floats: Mapping[str, Array], tensor: Mapping[str, Any]) -> Floats:
+    """A float network's tensor in the order in which the plan stores it."""
+    value = floats[tensor["source"]]
+    if tensor.get("layout") == "NHWC":
+        value = value.transpose(0, 2, 3, 1)
+    shape = (len(value), *tensor["shape"][1:])
+    return np.ascontiguousarray(value, np.float32).reshape(shape)
+
+
+def multiplying(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The convolutions and matrix products of a plan."""
+    return (op for op in plan["ops"] if op["op"] in MULTIPLIES)
