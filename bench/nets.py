@@ -18,10 +18,11 @@ CACHE = pathlib.Path(os.environ.get("LOWBIT_BENCH_CACHE", pathlib.Path.home() / 
 
 @dataclass(frozen=True)
 class Net:
-    """A net of the benchmark: a file of LOWBIT_DATA, or the blocks of a ResNet built here. `macs` per image, in 1e6."""
+    """A net of the benchmark: a file of LOWBIT_DATA, or the blocks of a ResNet built here."""
 
     name: str
     size: int
+    macs: int  # of convolutions and products, per image
     file: str | None = None
     blocks: tuple[int, ...] = ()
     bottleneck: bool = False
@@ -30,11 +31,11 @@ class Net:
 NETS = {
     net.name: net
     for net in (
-        Net("resnet18", 224, blocks=(2, 2, 2, 2)),
-        Net("resnet50", 224, blocks=(3, 4, 6, 3), bottleneck=True),
-        Net("mobilenet_v2", 224, file="mobilenet_v2_100.onnx"),
-        Net("squeezenet1_1", 227, file="squeezenet1_1.onnx"),
-        Net("efficientnet_lite0", 224, file="efficientnet_lite0.onnx"),
+        Net("resnet18", 224, 1_814_073_344, blocks=(2, 2, 2, 2)),
+        Net("resnet50", 224, 4_089_184_256, blocks=(3, 4, 6, 3), bottleneck=True),
+        Net("mobilenet_v2", 224, 300_774_272, file="mobilenet_v2_100.onnx"),
+        Net("squeezenet1_1", 227, 387_747_520, file="squeezenet1_1.onnx"),
+        Net("efficientnet_lite0", 224, 385_187_552, file="efficientnet_lite0.onnx"),
     )
 }
 

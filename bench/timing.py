@@ -28,15 +28,16 @@ def settle(limit: float = 0.3) -> None:
 def interleave(
     calls: dict[str, Callable[[], object]],
     seconds: float = 1.0,
+    quiet: bool = False,
+    every_round: Callable[[], object] | None = None,
     burst: float = 1e-3,
     turn: float = 1e-2,
-    quiet: bool = False,
 ) -> dict[str, Timing]:
-    """Times every call in turn for about `seconds` each.
+    """Times every call in turn for about `seconds` each, at least 20 readings.
 
     A turn is one or more readings and lasts about `turn` seconds, or one call if that is longer; calls shorter than
     `burst` are repeated inside one reading. With `quiet`, each turn waits until the threads of the one before stop
-    spinning.
+    spinning. `every_round` runs between the rounds.
     """
     repeats: dict[str, int] = {}
     readings: dict[str, list[float]] = {name: [] for name in calls}
@@ -50,6 +51,8 @@ def interleave(
         repeats[name] = max(1, round(burst / max(once, 1e-8)))
     spent = dict.fromkeys(calls, 0.0)
     while any(spent[name] < seconds or len(readings[name]) < 20 for name in calls):
+        if every_round:
+            every_round()
         for name, call in calls.items():
             if quiet:
                 settle()

@@ -1,0 +1,76 @@
+"""lowbit's side of every comparison, as callables without arguments (see peers.py)."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+import lowbit
+import nets
+
+Call = Callable[[], object]
+
+PROBES = {"amx": "amx", "avx512": "vnni", "avx512_vnni": "vnni", "avx2": "avx2"}
+
+
+class Limit:
+    """The best reading of the peak probe of a level; called between the rounds of a comparison."""
+
+    def __init__(self, isa: str):
+        self.kind = PROBES.get(isa)
+        self.macs_per_second = 0.0
+        self.per_cycle = 0.0
+
+    def __call__(self) -> None:
+        if not self.kind:
+            return
+        peak = lowbit._core.peak_probe(self.kind, 0.002)
+        if peak["valid"] and peak["macs_per_second"] > self.macs_per_second:
+            self.macs_per_second, self.per_cycle = peak["macs_per_second"], peak["limit_per_cycle"]
+
+
+def gemm(m: int, n: int, k: int, threads: int, isa: str, rng: np.random.Generator) -> Call:
+    """uint8 activations, int8 packed weights, int32 sums: the work of MatMulInteger."""
+    a = rng.integers(0, 256, (m, k), np.uint8)
+    b = lowbit.pack_i8(rng.integers(-127, 128, (k, n), np.int8))
+    out = np.empty((m, n), np.int32)
+    return lambda: lowbit.gemm_i8(a, b, out=out, isa=isa, threads=threads)
+
+
+def conv(h: int, c: int, oc: int, kernel: int, threads: int, isa: str, rng: np.random.Generator) -> Call:
+    """Same-padded, stride 1, NHWC, batch 1; uint8 in and out, a scale per channel: the work of QLinearConv."""
+    x = rng.integers(0, 256, (1, h, h, c), np.uint8)
+    w = lowbit.pack_conv2d_i8(rng.integers(-127, 128, (oc, kernel, kernel, c), np.int8))
+    scale, bias = np.full(oc, 2e-4, np.float32), np.zeros(oc, np.int32)
+    out = np.empty((1, h, h, oc), np.uint8)
+
+    def call():
+        lowbit.conv2d_i8(
+            x, w, padding=kernel // 2, x_zero_point=128, scale=scale, bias=bias, zero_point=128, out_dtype="uint8",
+            out=out, isa=isa, threads=threads,
+        )  # fmt: skip
+
+    return call
+
+
+def conv_f32(h: int, c: int, oc: int, kernel: int, threads: int, isa: str, rng: np.random.Generator) -> Call:
+    """The same layer in float32."""
+    x = rng.standard_normal((1, h, h, c), np.float32)
+    w = lowbit.pack_conv_f32(rng.standard_normal((oc, kernel, kernel, c), np.float32))
+    out = np.empty((1, h, h, oc), np.float32)
+    return lambda: lowbit.conv2d_f32(x, w, padding=kernel // 2, out=out, isa=isa, threads=threads)
+
+
+_models: dict[str, object] = {}
+
+
+def model(name: str):
+    """The net through `lowbit.convert(..., recipe="int8")`, calibrated on the images that its QDQ twin saw."""
+    if name not in _models:
+        _models[name] = lowbit.convert(str(nets.float_net(name)), recipe="int8", calibration=list(nets.batches(name)))
+    return _models[name]
+
+
+def net(name: str, threads: int, isa: str) -> Call:
+    """A whole net at batch 1, from Python."""
+    converted, x = model(name), next(nets.batches(name, 1))
+    return lambda: converted.run(x, threads=threads, isa=isa)
