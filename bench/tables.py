@@ -48,9 +48,9 @@ def markdown(rows: list[Row], report: dict) -> str:
     """All of one level's results."""
     out = [f"### Level {report['isa']}", ""]
     for kind, p in report["probes"].items():
-        per_cycle = p["macs_per_second"] / p["clock_hz"]
+        rate, clock = p["macs_per_second"], p["clock_hz"]
         out.append(
-            f"- probe {kind}: {p['macs_per_second'] / 1e9:.4g} GMAC/s at {p['clock_hz'] / 1e9:.2f} GHz = {per_cycle:.4g} of "
+            f"- probe {kind}: {rate / 1e9:.4g} GMAC/s at {clock / 1e9:.2f} GHz = {rate / clock:.4g} of "
             f"{p['limit_per_cycle']:.4g} MACs per cycle{'' if p['valid'] else ' (does not count)'}"
         )
     out.append("")
