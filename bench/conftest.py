@@ -1,13 +1,14 @@
-"""pytest-benchmark entries: `pytest bench` (the default `pytest` does not collect them). Nothing here asserts a time."""
+"""pytest-benchmark entries: `pytest bench` (plain `pytest` does not collect them). Nothing here asserts a time."""
 
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-import lowbit
 import numpy as np
 import pytest
+
+import lowbit
 
 
 def pytest_generate_tests(metafunc):

@@ -1,7 +1,8 @@
 """One threshold search over 2048 bins."""
 
-import lowbit
 import numpy as np
+
+import lowbit
 
 
 def test_entropy_search(rng, timed):

@@ -1,9 +1,10 @@
 """The 3x3 layers of a ResNet, int8 and our own float32, every level; and the peers."""
 
+import pytest
+
 import compare
 import ours
 import peers
-import pytest
 
 LAYERS = [pytest.param(layer, id=f"{layer[1]}ch@{layer[0]}") for layer in compare.CONVS]
 

@@ -1,9 +1,10 @@
 """The GEMM shapes, every level; and the peers, held to nothing."""
 
+import pytest
+
 import compare
 import ours
 import peers
-import pytest
 
 SHAPES = [pytest.param(shape, id="x".join(map(str, shape))) for shape in compare.GEMMS]
 

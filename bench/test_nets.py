@@ -1,9 +1,10 @@
 """Whole nets at batch 1, every level; and the peers."""
 
+import pytest
+
 import nets
 import ours
 import peers
-import pytest
 
 
 @pytest.fixture(params=nets.NETS)
