@@ -47,8 +47,8 @@ def calibrate(
         tensors: names to observe; default every float activation: inputs and nodes' outputs that depend on them.
         memory_limit: bytes that the outputs of one tap may take; a single larger tensor still runs, alone.
         progress: called as ``progress(done, total)`` after every batch; total is None where it is not known.
-        shard: (i, n): take only the batches whose place is i modulo n. Tables of the n shards merge to the whole, to the
-            last count (cut batches the same way in every shard: onnxruntime may round differently at another batch size).
+        shard: (i, n): take only the batches whose place is i modulo n. Tables of the n shards merge to the whole, to
+            the last count (where the batches are the same: onnxruntime may round differently at another batch size).
         threads: of onnxruntime and of the histograms, default ``lowbit.num_threads()``.
         settings: of the observer, such as ``bins=4096`` or ``percentile=99.9``.
 
