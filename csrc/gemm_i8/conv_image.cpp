@@ -20,16 +20,16 @@ ConvImage::ConvImage(const Conv2dShape& s) : shape(s) {
   column_step = s.kw == 1 ? s.stride_w : 1;
   pixel_step = s.stride_w / column_step;
   planes = std::min(s.stride_h, (s.kh - 1) * s.dilation_h + 1);
-  reach = (s.out_w() - 1) * pixel_step + (s.kw - 1) * s.dilation_w + 1;  // pixels of a row that are read
-  const int64_t left = (s.pad_left + column_step - 1) / column_step;                   // of them, padding at the left
-  const int64_t right_edge = (s.pad_left + s.w + column_step - 1) / column_step;       // first pixel of right padding
+  reach = (s.out_w() - 1) * pixel_step + (s.kw - 1) * s.dilation_w + 1;           // pixels of a row that are read
+  const int64_t left = (s.pad_left + column_step - 1) / column_step;              // of them, padding at the left
+  const int64_t right_edge = (s.pad_left + s.w + column_step - 1) / column_step;  // first pixel of right padding
   used_w = std::min(reach, right_edge);
-  pitch = round_up(std::max(used_w, reach - std::min(left, reach)), pixel_step);
+  pitch = round_up(std::max({used_w, reach - std::min(left, reach), (s.out_w() - 1) * pixel_step + 1}), pixel_step);
 }
 
 int64_t ConvImage::bytes(int64_t rows) const {
-  constexpr int64_t kTile = 32;  // virtual rows that a tile may compute beyond the last
-  const int64_t beyond = kTile * lda() + (reach + shape.kw * shape.dilation_w) * shape.c + kRunAlign;
+  constexpr int64_t kTile = 16;  // virtual rows that a tile may compute beyond the last
+  const int64_t beyond = kTile * lda() + (reach + shape.kw * shape.dilation_w) * shape.c + 64;
   return planes * plane_rows(rows) * pitch * shape.c + beyond;
 }
 

@@ -5,8 +5,14 @@
 
 namespace lowbit {
 
-constexpr int64_t kPanel = 16;     // columns of a packed panel
-constexpr int64_t kRunAlign = 64;  // a run's length in the packed order is a multiple of this, zeros at its end
+constexpr int64_t kPanel = 16;  // columns of a packed panel
+
+// A run is packed as chunks of one length, a multiple of 4 and at most 64 bytes (an AMX tile), zeros at its end.
+constexpr int64_t run_chunks(int64_t run_bytes) { return run_bytes > 64 ? (run_bytes + 63) / 64 : 1; }
+constexpr int64_t run_chunk(int64_t run_bytes) {
+  const int64_t chunks = run_chunks(run_bytes), bytes = (run_bytes + chunks - 1) / chunks;
+  return bytes > 0 ? (bytes + 3) / 4 * 4 : 4;
+}
 
 // An accumulator is a sum over runs t of dot products of run_bytes uint8 (A) with int8 (B), int32 and wrapping:
 //
@@ -40,18 +46,19 @@ struct GemmI8 {
   int64_t ldc = 0;
   const Requantizer* requantizer = nullptr;  // its bias is null: it is in init
 
+  int64_t chunk() const { return run_chunk(run_bytes); }
   int64_t panels() const { return (n + kPanel - 1) / kPanel; }
   int64_t panel_bytes() const { return runs * run_pad * kPanel; }
+  int64_t virtual_row(int64_t i) const { return (i - first_row) / out_w * virtual_w + (i - first_row) % out_w; }
   const uint8_t* row(int64_t i) const {
-    if (i >= tail_row) return tail + (i - tail_row) * tail_lda;
-    const int64_t r = i - first_row;
-    return a + (r / out_w * virtual_w + r % out_w) * lda;
+    return i < tail_row ? a + virtual_row(i) * lda : tail + (i - tail_row) * tail_lda;
   }
 };
 
 // Computes rows [i0, i1) of panels [p0, p1).
 using GemmI8Fn = void (*)(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 
+void gemm_i8_amx(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 void gemm_i8_scalar(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 
 }  // namespace lowbit

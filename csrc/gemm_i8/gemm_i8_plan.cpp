@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "scratch.h"
+#include "target.h"
 #include "thread_pool.h"
 #include "variant.h"
 
@@ -13,6 +14,9 @@ namespace lowbit {
 namespace {
 
 constexpr Variant<GemmI8Fn> kGemmI8[] = {
+#if LOWBIT_X86
+    {Isa::amx, gemm_i8_amx},
+#endif
     {Isa::scalar, gemm_i8_scalar},
 };
 
@@ -42,14 +46,12 @@ void place_rows(GemmI8& g, const Product& product, int64_t begin, int64_t end) {
   const uint8_t flip = product.a_dtype == DType::s8 ? 0x80 : 0;
   int64_t from = begin;
   if (!flip) {
-    if (k == pad) return;
-    // Row i may be read where i * lda + pad <= (m - 1) * lda + k.
-    const int64_t short_by = pad - k;
-    const int64_t unsafe = lda > 0 ? std::min(m, (short_by + lda - 1) / lda) : m;
-    from = std::max(begin, (m - unsafe) / 16 * 16);
+    // Row i may be read where i * lda + pad <= (m - 1) * lda + k, and tiles end with the matrix.
+    const int64_t unsafe = lda > 0 ? (pad - k + lda - 1) / lda : m;
+    from = std::max(begin, (m - std::min(m, unsafe)) / 16 * 16);
     if (from >= end) return;
   }
-  uint8_t* copy = scratch<uint8_t>(ScratchSlot::a_panel, static_cast<size_t>((end - from) * pad));
+  uint8_t* copy = scratch<uint8_t>(ScratchSlot::a_panel, static_cast<size_t>(round_up(end - from, 16) * pad));
   for (int64_t i = from; i < end; ++i) {
     const uint8_t* row = a + i * lda;
     uint8_t* to = copy + (i - from) * pad;
@@ -73,7 +75,7 @@ Panels make_panels(DType dtype, int64_t groups, int64_t n, int64_t runs, int64_t
   panels.n = n;
   panels.runs = runs;
   panels.run_bytes = run_bytes;
-  panels.run_pad = round_up(run_bytes, kRunAlign);
+  panels.run_pad = run_chunks(run_bytes) * run_chunk(run_bytes);
   const size_t bytes = static_cast<size_t>(groups * panels.group_bytes());
   panels.data.reset(static_cast<int8_t*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64))));
   if (!panels.data) throw std::bad_alloc();
