@@ -1,0 +1,16 @@
+// CRC-32 as zlib and PNG define it: reflected polynomial 0xedb88320, initial value and final inversion all ones.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace lowbit {
+
+uint32_t crc32(std::span<const std::byte> bytes, uint32_t previous = 0) noexcept;
+
+// 8 lower-case hexadecimal digits.
+std::string crc32_text(uint32_t crc);
+
+}  // namespace lowbit

@@ -1,0 +1,69 @@
+// What an operator's compiler sees: its tensors, attributes and parameters, each checked as it is asked for.
+#pragma once
+
+#include <initializer_list>
+#include <limits>
+#include <memory>
+#include <set>
+
+#include "lowbit/gemm_i8.h"
+#include "model/op.h"
+#include "model/plan.h"
+#include "model/strict_json.h"
+
+namespace lowbit {
+
+class OpReader {
+ public:
+  OpReader(const Plan& plan, const Container& file, const PlanOp& op);
+
+  const PlanOp& op() const { return op_; }
+  Fields& attrs() { return attrs_; }
+  [[noreturn]] void fail(const std::string& message) const { attrs_.fail(message); }
+
+  // Number of inputs in [least, most], one output.
+  void arity(size_t least, size_t most);
+  size_t inputs() const { return op_.inputs.size(); }
+  const Activation& input(size_t i) const;
+  const Activation& output() const;
+
+  // Each fails, naming the tensor, unless it holds.
+  void need_codes(const Activation& t) const;    // codes with a scale
+  void need_real(const Activation& t) const;     // float32
+  void need_rank(const Activation& t, size_t rank) const;
+  void need_dims(const Activation& t, std::span<const int64_t> dims) const;
+  void need_same_values(const Activation& a, const Activation& b) const;  // dtype, scale and zero point
+
+  bool has_param(const char* role) const { return op_.params.contains(role); }
+  const FileTensor& param(const char* role, std::initializer_list<DType> dtypes);
+  void need_shape(const char* role, const FileTensor& t, std::span<const int64_t> shape) const;
+  // A one-dimensional parameter of `size` elements, or of one where `or_one`; all finite where they are float32.
+  std::vector<float> floats(const char* role, int64_t size, bool or_one = false);
+  std::vector<int32_t> ints(const char* role, int64_t size);
+  // All of a float32 parameter, of any shape; finite.
+  std::vector<float> float_values(const char* role);
+
+  // The clamp of code outputs in held codes: attributes lo and hi.
+  void code_clamp(int32_t& lo, int32_t& hi);
+  // The clamp of float outputs: attributes min and max.
+  void float_clamp(float& lo, float& hi);
+  // a / b, which must come out finite and > 0 in float32.
+  float ratio(double a, double b) const;
+
+  // Every attribute and parameter has been asked for.
+  void done() const;
+
+ private:
+  const Plan& plan_;
+  const Container& file_;
+  const PlanOp& op_;
+  Fields attrs_;
+  std::set<std::string> asked_;
+};
+
+// One per operator; fills everything but kind, name, inputs and outputs. Throws FormatError.
+using CompileOp = std::unique_ptr<Op> (*)(OpReader& reader);
+
+std::unique_ptr<Op> compile_op(const Plan& plan, const Container& file, const PlanOp& op);
+
+}  // namespace lowbit

@@ -1,0 +1,73 @@
+#include "lowbit/pointwise.h"
+#include "model/ops/window_attrs.h"
+
+namespace lowbit {
+namespace {
+
+class MaxPool final : public Op {
+ public:
+  explicit MaxPool(OpReader& reader) {
+    reader.arity(1, 1);
+    reader.need_same_values(reader.input(0), reader.output());
+    shape_ = read_pool_window(reader, true);
+    dtype_ = reader.output().held_dtype();
+    dynamic_ = reader.output().content == Content::dynamic;
+  }
+
+  void run(const Frame& f) const override {
+    const int x = inputs[0], y = outputs[0];
+    if (dynamic_) f.dynamic[y] = f.dynamic[x];
+    max_pool(f.data(x), dtype_, f.pitch(x), with_batch(shape_, f.batch), f.data(y), f.pitch(y), f.isa, f.threads);
+  }
+  bool strided_input(size_t) const override { return true; }
+  bool strided_output() const override { return true; }
+
+ private:
+  Conv2dShape shape_;
+  DType dtype_;
+  bool dynamic_;
+};
+
+class AveragePool final : public Op {
+ public:
+  explicit AveragePool(OpReader& reader) {
+    reader.arity(1, 1);
+    const Activation &x = reader.input(0), &y = reader.output();
+    real_ = x.content == Content::real;
+    if (real_) {
+      reader.need_real(y);
+    } else {
+      reader.need_codes(x);
+      reader.need_codes(y);
+      reader.ratio(x.scale, y.scale);
+      x_ = x.held();
+      y_ = y.held();
+    }
+    shape_ = read_pool_window(reader, false);
+    include_pad_ = reader.attrs().flag("count_include_pad", false);
+  }
+
+  void run(const Frame& f) const override {
+    const int x = inputs[0], y = outputs[0];
+    const Conv2dShape shape = with_batch(shape_, f.batch);
+    if (real_) {
+      average_pool_f32(f.data<float>(x), f.pitch(x), shape, include_pad_, f.data<float>(y), f.pitch(y), f.isa, f.threads);
+    } else {
+      average_pool_i8(f.data(x), x_, f.pitch(x), shape, include_pad_, f.data(y), y_, f.pitch(y), f.isa, f.threads);
+    }
+  }
+  bool strided_input(size_t) const override { return true; }
+  bool strided_output() const override { return true; }
+
+ private:
+  bool real_, include_pad_;
+  Codes x_, y_;
+  Conv2dShape shape_;
+};
+
+}  // namespace
+
+std::unique_ptr<Op> compile_max_pool(OpReader& reader) { return std::make_unique<MaxPool>(reader); }
+std::unique_ptr<Op> compile_average_pool(OpReader& reader) { return std::make_unique<AveragePool>(reader); }
+
+}  // namespace lowbit
