@@ -1,4 +1,5 @@
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
@@ -40,6 +41,7 @@ Model Model::from_bytes(std::span<const std::byte> bytes) {
   for (const PlanOp& op : plan.ops) model->ops.push_back(compile_op(plan, file, op));
   for (int t : plan.inputs) model->input_infos.push_back(info(plan.tensors[static_cast<size_t>(t)]));
   for (int t : plan.outputs) model->output_infos.push_back(info(plan.tensors[static_cast<size_t>(t)]));
+  for (const Activation& t : plan.tensors) model->tensor_infos.push_back(info(t));
   model->plan = file.plan;
   model->manifest = file.manifest;
   model->tensors = std::move(plan.tensors);
@@ -61,6 +63,7 @@ Model Model::open(const std::string& path) {
 
 const std::vector<TensorInfo>& Model::inputs() const { return data->input_infos; }
 const std::vector<TensorInfo>& Model::outputs() const { return data->output_infos; }
+const std::vector<TensorInfo>& Model::tensors() const { return data->tensor_infos; }
 const std::string& Model::plan() const { return data->plan; }
 const std::string& Model::manifest() const { return data->manifest; }
 

@@ -15,7 +15,7 @@ struct Model::Data {
   std::string plan, manifest;
   std::vector<Activation> tensors;
   std::vector<int> inputs, outputs;
-  std::vector<TensorInfo> input_infos, output_infos;
+  std::vector<TensorInfo> input_infos, output_infos, tensor_infos;
   std::vector<std::unique_ptr<const Op>> ops;
 };
 

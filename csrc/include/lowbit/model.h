@@ -41,6 +41,7 @@ class LOWBIT_API Model {
 
   const std::vector<TensorInfo>& inputs() const;
   const std::vector<TensorInfo>& outputs() const;
+  const std::vector<TensorInfo>& tensors() const;  // every activation of the plan, in its order
   const std::string& plan() const;      // JSON text
   const std::string& manifest() const;  // JSON text
 
