@@ -5,22 +5,20 @@
 namespace lowbit {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 struct UnaryKind {
   const char* name;
   Unary op;
-  float alpha, beta;  // where the attributes are absent: ONNX's defaults
+  bool alpha, beta;  // which attributes it must have
 };
-constexpr UnaryKind kUnary[] = {{"relu", Unary::relu, 0, 0},
-                                {"clip", Unary::clip, -kInfinity, kInfinity},
-                                {"sigmoid", Unary::sigmoid, 0, 0},
-                                {"hard_sigmoid", Unary::hard_sigmoid, 0.2f, 0.5f},
-                                {"hard_swish", Unary::hard_swish, 0, 0},
-                                {"swish", Unary::swish, 0, 0},
-                                {"leaky_relu", Unary::leaky_relu, 0.01f, 0},
-                                {"tanh", Unary::tanh, 0, 0},
-                                {"exp", Unary::exp, 0, 0}};
+constexpr UnaryKind kUnary[] = {{"relu", Unary::relu, false, false},
+                                {"clip", Unary::clip, true, true},
+                                {"sigmoid", Unary::sigmoid, false, false},
+                                {"hard_sigmoid", Unary::hard_sigmoid, true, true},
+                                {"hard_swish", Unary::hard_swish, false, false},
+                                {"swish", Unary::swish, false, false},
+                                {"leaky_relu", Unary::leaky_relu, true, false},
+                                {"tanh", Unary::tanh, false, false},
+                                {"exp", Unary::exp, false, false}};
 
 // A per-channel parameter of one element or of c, as c.
 std::vector<float> per_channel(std::vector<float> values, int64_t c) {
@@ -45,8 +43,10 @@ class UnaryF32 final : public Op {
     for (const UnaryKind& kind : kUnary) {
       if (wanted != kind.name) continue;
       op_ = kind.op;
-      alpha_ = reader.attrs().number("alpha", kind.alpha);
-      beta_ = reader.attrs().number("beta", kind.beta);
+      if (kind.alpha && !reader.attrs().has("alpha")) reader.fail("'" + wanted + "' needs 'alpha'");
+      if (kind.beta && !reader.attrs().has("beta")) reader.fail("'" + wanted + "' needs 'beta'");
+      alpha_ = reader.attrs().number("alpha", 0);
+      beta_ = reader.attrs().number("beta", 0);
       if (op_ == Unary::clip && alpha_ > beta_) reader.fail("clips to 'alpha' above 'beta'");
       return;
     }
