@@ -15,7 +15,8 @@ py::dtype numpy_dtype(DType t) {
 
 py::list infos(const std::vector<TensorInfo>& tensors) {
   py::list out;
-  for (const TensorInfo& t : tensors) out.append(py::make_tuple(t.name, dtype_name(t.dtype), py::tuple(py::cast(t.shape))));
+  for (const TensorInfo& t : tensors)
+    out.append(py::make_tuple(t.name, dtype_name(t.dtype), py::tuple(py::cast(t.shape))));
   return out;
 }
 
@@ -99,7 +100,8 @@ class PySession {
     std::string wanted, got;
     for (const TensorInfo& info : model_.inputs()) wanted += (wanted.empty() ? "'" : ", '") + info.name + "'";
     for (const auto& item : given) got += (got.empty() ? "" : ", ") + std::string(py::repr(item.first));
-    throw py::value_error("Session.run: the inputs are " + wanted + ", but " + (got.empty() ? "none" : got) + " were given");
+    throw py::value_error("Session.run: the inputs are " + wanted + ", but " + (got.empty() ? "none" : got) +
+                          " were given");
   }
 
   static py::array checked(const py::handle& value, const TensorInfo& info) {
@@ -109,8 +111,8 @@ class PySession {
     }
     py::array a = py::reinterpret_borrow<py::array>(value);
     if (!a.dtype().equal(numpy_dtype(info.dtype))) {
-      throw py::type_error("Session.run: input '" + info.name + "' is " + std::string(py::str(a.dtype())) + ", but must be " +
-                           dtype_name(info.dtype));
+      throw py::type_error("Session.run: input '" + info.name + "' is " + std::string(py::str(a.dtype())) +
+                           ", but must be " + dtype_name(info.dtype));
     }
     bool same = a.ndim() == static_cast<py::ssize_t>(info.shape.size());
     for (py::ssize_t i = 1; same && i < a.ndim(); ++i) same = a.shape(i) == info.shape[static_cast<size_t>(i)];
@@ -146,13 +148,13 @@ void bind_model(py::module_& m) {
       .def("plan", &Model::plan)
       .def("manifest", &Model::manifest);
   py::class_<PySession>(m, "Session")
-      .def(py::init([](const Model& model, std::optional<int> threads, const std::optional<std::string>& isa, bool keep_tensors,
-                       bool profile) {
+      .def(py::init([](const Model& model, std::optional<int> threads, const std::optional<std::string>& isa,
+                       bool keep_tensors, bool profile) {
              return std::make_unique<PySession>(
                  model, SessionOptions{threads_argument(threads), isa_argument(isa), keep_tensors, profile});
            }),
-           py::arg("model"), py::arg("threads") = py::none(), py::arg("isa") = py::none(), py::arg("keep_tensors") = false,
-           py::arg("profile") = false)
+           py::arg("model"), py::arg("threads") = py::none(), py::arg("isa") = py::none(),
+           py::arg("keep_tensors") = false, py::arg("profile") = false)
       .def("run", &PySession::run, py::arg("inputs"))
       .def("tensor", &PySession::tensor, py::arg("index"))
       .def("tensor_codes", &PySession::tensor_codes, py::arg("index"))

@@ -16,8 +16,8 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kVersion = 1;
 constexpr std::string_view kPadPrefix = "__pad_";
 
-// Where the 8 digits of "header_crc32" stand in the header's text. Inside a JSON string the quotes would be escaped, so the
-// pattern can only be the key itself.
+// Where the 8 digits of "header_crc32" stand in the header's text. Inside a JSON string the quotes would be escaped, so
+// the pattern can only be the key itself.
 size_t find_header_crc(std::string_view header) {
   constexpr std::string_view key = "\"header_crc32\"";
   size_t found = std::string_view::npos;
@@ -119,10 +119,13 @@ Container read_container(std::span<const std::byte> bytes) {
   for (size_t i = 8; i-- > 0;) header_size = header_size << 8 | static_cast<uint64_t>(bytes[i]);
   if (header_size > kMaxHeader || header_size > bytes.size() - 8) {
     throw FormatError("lowbit file: a header of " + std::to_string(header_size) + " bytes in a file of " +
-                      std::to_string(bytes.size()) + " (at most " + std::to_string(kMaxHeader) + "): not a .lowbit file, or cut off", 0);
+                          std::to_string(bytes.size()) + " (at most " + std::to_string(kMaxHeader) +
+                          "): not a .lowbit file, or cut off",
+                      0);
   }
   if ((8 + header_size) % kAlignment != 0) {
-    throw FormatError("lowbit file: the data begins at " + std::to_string(8 + header_size) + ", not a multiple of 64", 0);
+    throw FormatError("lowbit file: the data begins at " + std::to_string(8 + header_size) + ", not a multiple of 64",
+                      0);
   }
   const std::string_view header(reinterpret_cast<const char*>(bytes.data() + 8), header_size);
   const std::span<const std::byte> data = bytes.subspan(8 + header_size);
@@ -134,7 +137,8 @@ Container read_container(std::span<const std::byte> bytes) {
   fields.choice("format", {"lowbit"}, nullptr);
   const std::string version = fields.text("version");
   if (version != std::to_string(kVersion)) {
-    throw FormatError("lowbit file: format version " + version + "; this lowbit reads version " + std::to_string(kVersion) +
+    throw FormatError("lowbit file: format version " + version + "; this lowbit reads version " +
+                      std::to_string(kVersion) +
                       (version.size() > 1 || version > "1" ? " (a newer lowbit is needed)" : ""));
   }
   check_header_crc(header);
@@ -166,9 +170,9 @@ Container read_container(std::span<const std::byte> bytes) {
     if (!name.starts_with(kPadPrefix)) file.tensors.emplace(std::move(name), std::move(e.tensor));
   }
   if (end != static_cast<int64_t>(data.size())) {
-    throw FormatError("lowbit file: " + std::to_string(static_cast<int64_t>(data.size()) - end) +
-                          " bytes after the last tensor",
-                      static_cast<int64_t>(8 + header_size) + end);
+    throw FormatError(
+        "lowbit file: " + std::to_string(static_cast<int64_t>(data.size()) - end) + " bytes after the last tensor",
+        static_cast<int64_t>(8 + header_size) + end);
   }
   check_tensor_crcs(file, crcs);
   return file;

@@ -22,7 +22,7 @@ struct FileTensor {
 
 struct Container {
   std::map<std::string, FileTensor, std::less<>> tensors;  // without the padding
-  std::string plan, manifest;                               // JSON texts
+  std::string plan, manifest;                              // JSON texts
 };
 
 // Everything is checked, checksums included; throws FormatError. The result borrows from `bytes`.

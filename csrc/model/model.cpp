@@ -11,7 +11,8 @@
 namespace lowbit {
 namespace {
 
-// Read, not mapped: a file cut while it is mapped would kill the process, and every byte is read for its checksum anyway.
+// Read, not mapped: a file cut while it is mapped would kill the process, and every byte is read for its checksum
+// anyway.
 std::vector<std::byte> read_file(const std::string& path) {
   const auto fail = [&](const char* what) {
     throw std::runtime_error("cannot " + std::string(what) + " '" + path + "': " + std::strerror(errno));

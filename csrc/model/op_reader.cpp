@@ -24,8 +24,8 @@ OpReader::OpReader(const Plan& plan, const Container& file, const PlanOp& op)
 
 void OpReader::arity(size_t least, size_t most) {
   if (op_.inputs.size() < least || op_.inputs.size() > most || op_.outputs.size() != 1) {
-    fail("has " + std::to_string(op_.inputs.size()) + " inputs and " + std::to_string(op_.outputs.size()) + " outputs, not " +
-         std::to_string(least) + (most > least ? " to " + std::to_string(most) : "") + " and 1");
+    fail("has " + std::to_string(op_.inputs.size()) + " inputs and " + std::to_string(op_.outputs.size()) +
+         " outputs, not " + std::to_string(least) + (most > least ? " to " + std::to_string(most) : "") + " and 1");
   }
 }
 
@@ -41,7 +41,8 @@ void OpReader::need_real(const Activation& t) const {
 }
 
 void OpReader::need_rank(const Activation& t, size_t rank) const {
-  if (t.dims.size() != rank) fail("tensor '" + t.name + "' " + t.text() + " must have " + std::to_string(rank) + " dimensions");
+  if (t.dims.size() != rank)
+    fail("tensor '" + t.name + "' " + t.text() + " must have " + std::to_string(rank) + " dimensions");
 }
 
 void OpReader::need_dims(const Activation& t, std::span<const int64_t> dims) const {
@@ -87,7 +88,8 @@ std::vector<float> OpReader::float_values(const char* role) {
   const FileTensor& t = param(role, {DType::f32});
   std::vector<float> values = copied<float>(t);
   for (size_t i = 0; i < values.size(); ++i) {
-    if (!std::isfinite(values[i])) fail("param '" + std::string(role) + "' (" + t.name + ")[" + std::to_string(i) + "] is not finite");
+    if (!std::isfinite(values[i]))
+      fail("param '" + std::string(role) + "' (" + t.name + ")[" + std::to_string(i) + "] is not finite");
   }
   return values;
 }
@@ -115,7 +117,8 @@ void OpReader::float_clamp(float& lo, float& hi) {
 
 float OpReader::ratio(double a, double b) const {
   const float r = static_cast<float>(a / b);
-  if (!(std::isfinite(r) && r > 0)) fail("the multiplier " + std::to_string(a) + " / " + std::to_string(b) + " has no float32 > 0");
+  if (!(std::isfinite(r) && r > 0))
+    fail("the multiplier " + std::to_string(a) + " / " + std::to_string(b) + " has no float32 > 0");
   return r;
 }
 

@@ -10,7 +10,7 @@
 namespace lowbit {
 namespace {
 
-constexpr size_t kMaxCount = 1 << 16;           // tensors, ops
+constexpr size_t kMaxCount = 1 << 16;  // tensors, ops
 constexpr int64_t kMaxDim = int64_t{1} << 31;
 constexpr int64_t kMaxItems = int64_t{1} << 31;  // elements of one batch item
 
@@ -108,7 +108,8 @@ void check_order(const Plan& plan) {
   const auto name = [&](int t) { return "tensor '" + plan.tensors[static_cast<size_t>(t)].name + "'"; };
   std::set<std::string> seen;
   for (int t : plan.inputs) {
-    if (std::exchange(written[static_cast<size_t>(t)], 1)) throw FormatError("plan: input " + name(t) + " is listed twice");
+    if (std::exchange(written[static_cast<size_t>(t)], 1))
+      throw FormatError("plan: input " + name(t) + " is listed twice");
     if (!seen.insert(plan.tensors[static_cast<size_t>(t)].name).second) {
       throw FormatError("plan: two inputs are named '" + plan.tensors[static_cast<size_t>(t)].name + "'");
     }
@@ -124,7 +125,8 @@ void check_order(const Plan& plan) {
       if (!written[static_cast<size_t>(t)]) throw FormatError(where + ": reads " + name(t) + " before it is written");
     }
     for (int t : op.outputs) {
-      if (std::exchange(written[static_cast<size_t>(t)], 1)) throw FormatError(where + ": " + name(t) + " is written twice");
+      if (std::exchange(written[static_cast<size_t>(t)], 1))
+        throw FormatError(where + ": " + name(t) + " is written twice");
     }
   }
   seen.clear();
@@ -143,9 +145,7 @@ void check_order(const Plan& plan) {
 
 }  // namespace
 
-std::string Activation::text() const {
-  return dtype_name(dtype) + std::string(" ") + shape_text(dims);
-}
+std::string Activation::text() const { return dtype_name(dtype) + std::string(" ") + shape_text(dims); }
 
 Plan parse_plan(const Container& file) {
   const Json root = parse_json(file.plan, "plan");

@@ -48,7 +48,8 @@ struct Plan {
   std::vector<PlanOp> ops;
 };
 
-// References, order, shapes and quantisation parameters are checked; operators' own attributes are not. Throws FormatError.
+// References, order, shapes and quantisation parameters are checked; operators' own attributes are not. Throws
+// FormatError.
 Plan parse_plan(const Container& file);
 
 }  // namespace lowbit

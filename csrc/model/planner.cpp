@@ -9,7 +9,7 @@ namespace lowbit {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kSlack = 192;                      // behind everything: a vector load may run over, never a page
+constexpr int64_t kSlack = 192;  // behind everything: a vector load may run over, never a page
 constexpr int64_t kMaxBytes = int64_t{1} << 42;
 constexpr int kNever = -1;
 
@@ -129,7 +129,8 @@ class Planner {
     direct_.assign(outputs_.size(), 0);
     if (keep_) return;
     for (size_t i = 0; i < inputs_.size(); ++i) {
-      if (tensor(inputs_[i]).dtype != DType::s8) spots_[at(inputs_[i])] = {Layout::Home::input, static_cast<int>(i), 0, 0};
+      if (tensor(inputs_[i]).dtype != DType::s8)
+        spots_[at(inputs_[i])] = {Layout::Home::input, static_cast<int>(i), 0, 0};
     }
     for (size_t i = 0; i < outputs_.size(); ++i) {
       const int t = outputs_[i], r = root(t);
@@ -151,6 +152,9 @@ class Planner {
       for (int i : consumers_[t]) b.last = std::max(b.last, i);
     }
     for (int t : outputs_) blocks[at(root(t))].last = op_count();
+    if (keep_) {
+      for (Block& b : blocks) b = {0, 0, -1, op_count()};
+    }
     return blocks;
   }
 
@@ -252,7 +256,7 @@ class Planner {
   std::vector<int> producer_;                // op, or kNever
   std::vector<std::vector<int>> consumers_;  // ops
   std::vector<Inside> inside_;
-  std::vector<char> shared_;                 // part of a concatenation
+  std::vector<char> shared_;  // part of a concatenation
   std::vector<Layout::Spot> spots_;
   std::vector<int> direct_;
 };

@@ -126,7 +126,8 @@ void Session::State::match(std::span<const TensorView> given, const std::vector<
       throw std::invalid_argument("Session::run: no " + std::string(what) + " is named '" + std::string(view.name) +
                                   "'; there is " + names());
     }
-    if (views[first + i]) throw std::invalid_argument("Session::run: " + std::string(what) + " '" + infos[i].name + "' is given twice");
+    if (views[first + i])
+      throw std::invalid_argument("Session::run: " + std::string(what) + " '" + infos[i].name + "' is given twice");
     if (view.dtype != infos[i].dtype) {
       throw std::invalid_argument("Session::run: " + std::string(what) + " '" + infos[i].name + "' is " +
                                   dtype_name(view.dtype) + ", but must be " + dtype_name(infos[i].dtype));
@@ -134,7 +135,8 @@ void Session::State::match(std::span<const TensorView> given, const std::vector<
     views[first + i] = &view;
   }
   for (size_t i = 0; i < infos.size(); ++i) {
-    if (!views[first + i]) throw std::invalid_argument("Session::run: " + std::string(what) + " '" + infos[i].name + "' is missing");
+    if (!views[first + i])
+      throw std::invalid_argument("Session::run: " + std::string(what) + " '" + infos[i].name + "' is missing");
   }
 }
 
@@ -151,12 +153,13 @@ int64_t Session::State::check_shapes() const {
     if (!same) {
       std::vector<int64_t> wanted = info.shape;
       if (i > 0) wanted[0] = batch;
-      throw std::invalid_argument("Session::run: " + std::string(input ? "input '" : "output '") + info.name + "' has shape " +
-                                  shape_text(shape) + ", but must have " + shape_text(wanted) +
+      throw std::invalid_argument("Session::run: " + std::string(input ? "input '" : "output '") + info.name +
+                                  "' has shape " + shape_text(shape) + ", but must have " + shape_text(wanted) +
                                   (i > 0 ? "" : ", where -1 is any batch"));
     }
     if (!views[i]->data && batch > 0) {
-      throw std::invalid_argument("Session::run: " + std::string(input ? "input '" : "output '") + info.name + "' has no data");
+      throw std::invalid_argument("Session::run: " + std::string(input ? "input '" : "output '") + info.name +
+                                  "' has no data");
     }
   }
   return batch;
@@ -265,8 +268,8 @@ namespace {
 void run_simple(Session& session, const Model::Data& model, const void* input, DType dtype, size_t input_size,
                 std::span<float> output) {
   if (model.inputs.size() != 1 || model.outputs.size() != 1) {
-    throw std::invalid_argument("Session::run: the network has " + std::to_string(model.inputs.size()) + " inputs and " +
-                                std::to_string(model.outputs.size()) + " outputs; give them by name");
+    throw std::invalid_argument("Session::run: the network has " + std::to_string(model.inputs.size()) +
+                                " inputs and " + std::to_string(model.outputs.size()) + " outputs; give them by name");
   }
   const Activation& x = model.tensors[static_cast<size_t>(model.inputs[0])];
   const Activation& y = model.tensors[static_cast<size_t>(model.outputs[0])];
@@ -330,7 +333,9 @@ std::vector<double> Session::op_ms() const { return state_->op_ms; }
 int64_t Session::memory_bytes(int64_t batch) const {
   if (batch < 0) throw std::invalid_argument("Session::memory_bytes: batch is " + std::to_string(batch));
   const Model::Data& m = *state_->model;
-  return batch == 0 ? 0 : plan_layout(m.tensors, m.ops, m.inputs, m.outputs, batch, state_->options.keep_tensors).arena_bytes;
+  return batch == 0
+             ? 0
+             : plan_layout(m.tensors, m.ops, m.inputs, m.outputs, batch, state_->options.keep_tensors).arena_bytes;
 }
 
 }  // namespace lowbit

@@ -24,6 +24,14 @@ int64_t checked_integer(const Fields& fields, const char* key, const Json& value
   return v;
 }
 
+// The parser quotes the bytes it stumbled over, which may be no text at all.
+std::string printable(std::string message) {
+  for (char& c : message) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return message;
+}
+
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& what) {
@@ -41,15 +49,18 @@ Json parse_json(std::string_view text, const std::string& what) {
         }
         break;
       case Json::parse_event_t::object_end:
-      case Json::parse_event_t::array_end: open.pop_back(); break;
-      case Json::parse_event_t::value: break;
+      case Json::parse_event_t::array_end:
+        open.pop_back();
+        break;
+      case Json::parse_event_t::value:
+        break;
     }
     return true;
   };
   try {
     return Json::parse(text.begin(), text.end(), watch);
   } catch (const Json::exception& e) {
-    throw FormatError(what + ": " + e.what());
+    throw FormatError(what + ": " + printable(e.what()));
   }
 }
 

@@ -1,5 +1,5 @@
-// JSON from outside: parsed with duplicate keys refused and depth bounded, read through Fields, which names what is wrong
-// where and refuses keys that nobody asked for. Everything wrong is a FormatError.
+// JSON from outside: parsed with duplicate keys refused and depth bounded, read through Fields, which names what is
+// wrong where and refuses keys that nobody asked for. Everything wrong is a FormatError.
 #pragma once
 
 #include <cstdint>
@@ -23,15 +23,15 @@ class Fields {
   Fields(const Json& object, std::string where);
 
   bool has(const char* key);
-  const Json& get(const char* key);                                         // required
-  std::string text(const char* key);                                        // required
+  const Json& get(const char* key);   // required
+  std::string text(const char* key);  // required
   std::string text(const char* key, std::string absent);
   std::string choice(const char* key, std::initializer_list<const char*> allowed, const char* absent);
-  int64_t integer(const char* key, int64_t lo, int64_t hi);                 // required
+  int64_t integer(const char* key, int64_t lo, int64_t hi);  // required
   int64_t integer(const char* key, int64_t lo, int64_t hi, int64_t absent);
   bool flag(const char* key, bool absent);
-  float number(const char* key, float absent);                              // finite in float32
-  std::vector<int64_t> integers(const char* key, int64_t lo, int64_t hi);   // required
+  float number(const char* key, float absent);                             // finite in float32
+  std::vector<int64_t> integers(const char* key, int64_t lo, int64_t hi);  // required
   // `size` numbers, or `absent` repeated.
   std::vector<int64_t> integers(const char* key, size_t size, int64_t lo, int64_t hi, int64_t absent);
 

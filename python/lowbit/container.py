@@ -1,6 +1,7 @@
-"""The ``.lowbit`` file from Python: write it, and read it for tools that look inside. ``docs/format.md`` is the contract.
+"""The ``.lowbit`` file from Python: write it, and read it to look inside. ``docs/format.md`` is the contract.
 
-The engine has its own reader in C++ (``csrc/model/container.cpp``), which checks more: this one is for ``info`` and ``export``.
+The engine has its own reader in C++ (``csrc/model/container.cpp``), which checks more; this one serves ``info`` and
+``export``.
 """
 
 import json
@@ -20,7 +21,12 @@ from lowbit._core import FormatError
 VERSION = 1
 ALIGNMENT = 64
 MAX_HEADER = 32 << 20
-_DTYPES = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "I8": np.dtype("i1"), "U8": np.dtype("u1")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "I32": np.dtype("<i4"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _CRC_KEY = re.compile(rb'"header_crc32"\s*:\s*"([0-9a-f]{8})"')
 
@@ -159,7 +165,9 @@ def _check_header(header: bytes) -> None:
     start, end = found[0].span(1)
     crc = f"{zlib.crc32(header[:start] + b'00000000' + header[end:]):08x}".encode()
     if crc != header[start:end]:
-        raise FormatError(f"lowbit file: the header's checksum is {crc.decode()}, not {header[start:end].decode()}: damaged")
+        raise FormatError(
+            f"lowbit file: the header's checksum is {crc.decode()}, not {header[start:end].decode()}: damaged"
+        )
 
 
 def _tensor(name: str, entry: Any, data: memoryview) -> tuple[int, int, NDArray[Any]]:
@@ -208,7 +216,9 @@ def read_container(source: str | os.PathLike[str] | bytes) -> tuple[Tensors, Jso
     if not isinstance(meta, dict) or set(meta) != set(texts) or not all(isinstance(v, str) for v in meta.values()):
         raise FormatError(f"lowbit file: __metadata__ must hold the texts {', '.join(texts)}")
     if meta["format"] != "lowbit" or meta["version"] != str(VERSION):
-        raise FormatError(f"lowbit file: format {meta['format']!r} version {meta['version']!r}; this reads 'lowbit' '{VERSION}'")
+        raise FormatError(
+            f"lowbit file: format {meta['format']!r} version {meta['version']!r}; this reads 'lowbit' '{VERSION}'"
+        )
     _check_header(header)
 
     spans = sorted(((*_tensor(name, entry, data), name) for name, entry in root.items()), key=lambda s: s[:2])
@@ -225,5 +235,7 @@ def read_container(source: str | os.PathLike[str] | bytes) -> tuple[Tensors, Jso
             raise FormatError(f"lowbit file: tensor {name!r} fails its checksum: the file is damaged")
         tensors[name] = array
     if last != len(data) or crcs:
-        raise FormatError(f"lowbit file: {len(data) - last} bytes too many, or checksums of unknown tensors {list(crcs)[:3]}")
+        raise FormatError(
+            f"lowbit file: {len(data) - last} bytes too many, or checksums of unknown tensors {list(crcs)[:3]}"
+        )
     return tensors, _object(meta["plan"], "plan"), _object(meta["manifest"], "manifest")

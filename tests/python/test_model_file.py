@@ -162,7 +162,10 @@ def change_meta(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 def swap_offsets(h: dict[str, Any]) -> None:
-    h["fc.weight"]["data_offsets"], h["fc.bias"]["data_offsets"] = h["fc.bias"]["data_offsets"], h["fc.weight"]["data_offsets"]
+    h["fc.weight"]["data_offsets"], h["fc.bias"]["data_offsets"] = (
+        h["fc.bias"]["data_offsets"],
+        h["fc.weight"]["data_offsets"],
+    )
 
 
 HEADERS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [

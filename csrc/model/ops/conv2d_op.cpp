@@ -12,7 +12,8 @@ class Conv2d final : public Op {
   explicit Conv2d(OpReader& reader)
       : shape_(weight_window(reader)),
         epilogue_(reader, shape_.oc, shape_.kh * shape_.kw * (shape_.c / shape_.groups)),
-        depthwise_(shape_.groups == shape_.c && shape_.c == shape_.oc && shape_.c > 1 && epilogue_.weight_zero_point == 0) {
+        depthwise_(shape_.groups == shape_.c && shape_.c == shape_.oc && shape_.c > 1 &&
+                   epilogue_.weight_zero_point == 0) {
     const std::vector<int8_t> w = int8_weights(reader.param("weight", {DType::s8, DType::u8}));
     if (!depthwise_) {
       conv_ = pack_conv_i8(w.data(), DType::s8, shape_);
@@ -21,7 +22,8 @@ class Conv2d final : public Op {
     std::vector<int8_t> taps_first(w.size());  // (c, kh, kw) -> (kh, kw, c)
     const int64_t taps = shape_.kh * shape_.kw;
     for (int64_t c = 0; c < shape_.c; ++c) {
-      for (int64_t t = 0; t < taps; ++t) taps_first[static_cast<size_t>(t * shape_.c + c)] = w[static_cast<size_t>(c * taps + t)];
+      for (int64_t t = 0; t < taps; ++t)
+        taps_first[static_cast<size_t>(t * shape_.c + c)] = w[static_cast<size_t>(c * taps + t)];
     }
     depthwise_weights_ = pack_depthwise_i8(taps_first.data(), shape_);
   }
@@ -32,11 +34,11 @@ class Conv2d final : public Op {
     const Epilogue epilogue = epilogue_.at(f, inputs);
     const int32_t zero_point = epilogue_.x_zero_point(f, x);
     if (depthwise_) {
-      depthwise_conv2d_i8(f.data(x), DType::u8, f.pitch(x), shape, zero_point, depthwise_weights_, f.data(y), f.pitch(y), epilogue,
-                          f.isa, f.threads);
+      depthwise_conv2d_i8(f.data(x), DType::u8, f.pitch(x), shape, zero_point, depthwise_weights_, f.data(y),
+                          f.pitch(y), epilogue, f.isa, f.threads);
     } else {
-      conv2d_i8(f.data(x), DType::u8, f.pitch(x), shape, zero_point, conv_, epilogue_.weight_zero_point, f.data(y), f.pitch(y),
-                epilogue, f.isa, f.threads);
+      conv2d_i8(f.data(x), DType::u8, f.pitch(x), shape, zero_point, conv_, epilogue_.weight_zero_point, f.data(y),
+                f.pitch(y), epilogue, f.isa, f.threads);
     }
   }
 
@@ -48,7 +50,8 @@ class Conv2d final : public Op {
   static Conv2dShape weight_window(OpReader& reader) {
     reader.arity(1, 2);
     const FileTensor& w = reader.param("weight", {DType::s8, DType::u8});
-    if (w.shape.size() != 4) reader.fail("param 'weight' (" + w.name + ") is " + shape_text(w.shape) + ", not 4-dimensional");
+    if (w.shape.size() != 4)
+      reader.fail("param 'weight' (" + w.name + ") is " + shape_text(w.shape) + ", not 4-dimensional");
     const Conv2dShape s = read_window(reader, w.shape[1], w.shape[2], true);
     const int64_t expected[] = {s.oc, s.kh, s.kw, s.c / s.groups};
     reader.need_shape("weight", w, expected);
@@ -69,7 +72,8 @@ class Conv2dF32 final : public Op {
     reader.need_real(reader.input(0));
     reader.need_real(reader.output());
     const FileTensor& w = reader.param("weight", {DType::f32});
-    if (w.shape.size() != 4) reader.fail("param 'weight' (" + w.name + ") is " + shape_text(w.shape) + ", not 4-dimensional");
+    if (w.shape.size() != 4)
+      reader.fail("param 'weight' (" + w.name + ") is " + shape_text(w.shape) + ", not 4-dimensional");
     shape_ = read_window(reader, w.shape[1], w.shape[2], true);
     const int64_t expected[] = {shape_.oc, shape_.kh, shape_.kw, shape_.c / shape_.groups};
     reader.need_shape("weight", w, expected);
@@ -90,8 +94,8 @@ class Conv2dF32 final : public Op {
       e.residual = f.data<float>(inputs[1]);
       e.residual_stride = f.pitch(inputs[1]);
     }
-    conv2d_f32(f.data<float>(inputs[0]), f.pitch(inputs[0]), with_batch(shape_, f.batch), weights_, f.data<float>(outputs[0]),
-               f.pitch(outputs[0]), e, f.isa, f.threads);
+    conv2d_f32(f.data<float>(inputs[0]), f.pitch(inputs[0]), with_batch(shape_, f.batch), weights_,
+               f.data<float>(outputs[0]), f.pitch(outputs[0]), e, f.isa, f.threads);
   }
 
   bool strided_input(size_t) const override { return true; }

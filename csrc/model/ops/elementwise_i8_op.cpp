@@ -26,7 +26,8 @@ class Add final : public Op {
   }
 
   void run(const Frame& f) const override {
-    add_i8(f.data(inputs[0]), a_, f.data(inputs[1]), b_, f.batch * items_, f.data(outputs[0]), y_, lo_, hi_, f.isa, f.threads);
+    add_i8(f.data(inputs[0]), a_, f.data(inputs[1]), b_, f.batch * items_, f.data(outputs[0]), y_, lo_, hi_, f.isa,
+           f.threads);
   }
   bool in_place(size_t) const override { return true; }
 
@@ -52,8 +53,8 @@ class Mul final : public Op {
   }
 
   void run(const Frame& f) const override {
-    mul_i8(f.data(inputs[0]), a_, f.data(inputs[1]), b_, f.batch * over_.outer, over_.repeat, over_.inner, f.data(outputs[0]), y_,
-           lo_, hi_, f.isa, f.threads);
+    mul_i8(f.data(inputs[0]), a_, f.data(inputs[1]), b_, f.batch * over_.outer, over_.repeat, over_.inner,
+           f.data(outputs[0]), y_, lo_, hi_, f.isa, f.threads);
   }
   bool in_place(size_t i) const override { return i == 0; }
 
@@ -92,7 +93,8 @@ class Lookup final : public Op {
   }
 
   void run(const Frame& f) const override {
-    lookup(f.data<uint8_t>(inputs[0]), f.batch * items_, table_.data(), float_, channels_, f.data(outputs[0]), f.isa, f.threads);
+    lookup(f.data<uint8_t>(inputs[0]), f.batch * items_, table_.data(), float_, channels_, f.data(outputs[0]), f.isa,
+           f.threads);
   }
   bool in_place(size_t) const override { return !float_; }
 

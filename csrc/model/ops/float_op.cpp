@@ -54,7 +54,8 @@ class UnaryF32 final : public Op {
   }
 
   void run(const Frame& f) const override {
-    unary_f32(op_, f.data<float>(inputs[0]), f.batch * items_, alpha_, beta_, f.data<float>(outputs[0]), f.isa, f.threads);
+    unary_f32(op_, f.data<float>(inputs[0]), f.batch * items_, alpha_, beta_, f.data<float>(outputs[0]), f.isa,
+              f.threads);
   }
   bool in_place(size_t) const override { return true; }
 
@@ -105,7 +106,8 @@ class BinaryF32 final : public Op {
     const bool two = inputs.size() == 2;
     const float* b = two ? f.data<float>(inputs[1]) : b_.data();
     const int64_t outer = two ? f.batch * over_.outer : 1, repeat = two ? over_.repeat : f.batch * over_.repeat;
-    binary_f32(op_, f.data<float>(inputs[0]), b, outer, repeat, over_.inner, lo_, hi_, f.data<float>(outputs[0]), f.isa, f.threads);
+    binary_f32(op_, f.data<float>(inputs[0]), b, outer, repeat, over_.inner, lo_, hi_, f.data<float>(outputs[0]), f.isa,
+               f.threads);
   }
   bool in_place(size_t i) const override { return i == 0; }
 

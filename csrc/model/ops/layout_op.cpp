@@ -19,8 +19,8 @@ int64_t product(const std::vector<int64_t>& dims, size_t begin, size_t end) {
 }
 
 // rows of `bytes`, at from + r * from_stride and to + r * to_stride.
-void copy_rows(const std::byte* from, int64_t from_stride, std::byte* to, int64_t to_stride, int64_t bytes, int64_t rows,
-               int threads) {
+void copy_rows(const std::byte* from, int64_t from_stride, std::byte* to, int64_t to_stride, int64_t bytes,
+               int64_t rows, int threads) {
   parallel_for(threads, rows, std::max<int64_t>(1, kCopyGrain / bytes), [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       std::memcpy(to + r * to_stride, from + r * from_stride, static_cast<size_t>(bytes));
@@ -81,8 +81,8 @@ class Concat final : public Op {
     for (size_t i = 0; i < inputs.size(); ++i) {
       const std::byte* from = f.data<std::byte>(inputs[i]);
       if (from != to) {
-        copy_rows(from, (last_ ? f.pitch(inputs[i]) : parts_[i]) * size_, to, row * size_, parts_[i] * size_, f.batch * outer_,
-                  f.threads);
+        copy_rows(from, (last_ ? f.pitch(inputs[i]) : parts_[i]) * size_, to, row * size_, parts_[i] * size_,
+                  f.batch * outer_, f.threads);
       }
       to += parts_[i] * size_;
     }
@@ -109,7 +109,8 @@ class Transpose final : public Moving {
     std::vector<int64_t> expected;
     std::vector<char> seen(rank, 0);
     for (int64_t axis : perm_) {
-      if (std::exchange(seen[static_cast<size_t>(axis)], 1)) reader.fail("'perm' holds axis " + std::to_string(axis) + " twice");
+      if (std::exchange(seen[static_cast<size_t>(axis)], 1))
+        reader.fail("'perm' holds axis " + std::to_string(axis) + " twice");
       expected.push_back(dims_[static_cast<size_t>(axis)]);
     }
     reader.need_dims(reader.output(), expected);
@@ -126,7 +127,8 @@ class Transpose final : public Moving {
     int64_t dims[8];
     std::copy(dims_.begin(), dims_.end(), dims);
     dims[0] = f.batch;
-    transpose(f.data(inputs[0]), dims, perm_.data(), static_cast<int>(dims_.size()), size_, f.data(outputs[0]), f.threads);
+    transpose(f.data(inputs[0]), dims, perm_.data(), static_cast<int>(dims_.size()), size_, f.data(outputs[0]),
+              f.threads);
   }
   bool alias() const override { return !moves_ && !dynamic_; }
 
@@ -139,15 +141,15 @@ class Reshape final : public Moving {
  public:
   explicit Reshape(OpReader& reader) : Moving(reader), items_(reader.input(0).items) {
     if (items_ != reader.output().items) {
-      reader.fail("'" + reader.input(0).name + "' " + shape_text(reader.input(0).dims) + " does not have as many elements as " +
-                  shape_text(reader.output().dims));
+      reader.fail("'" + reader.input(0).name + "' " + shape_text(reader.input(0).dims) +
+                  " does not have as many elements as " + shape_text(reader.output().dims));
     }
   }
 
   void run(const Frame& f) const override {
     move_parameters(f);
-    copy_rows(f.data<std::byte>(inputs[0]), items_ * size_, f.data<std::byte>(outputs[0]), items_ * size_, items_ * size_, f.batch,
-              f.threads);
+    copy_rows(f.data<std::byte>(inputs[0]), items_ * size_, f.data<std::byte>(outputs[0]), items_ * size_,
+              items_ * size_, f.batch, f.threads);
   }
   bool alias() const override { return !dynamic_; }
 
@@ -188,8 +190,9 @@ class Slice final : public Moving {
     for (size_t a = 1; a < rank; ++a) {
       const int64_t last = starts_[a] + (out_[a] - 1) * steps_[a];
       if (steps_[a] == 0 || starts_[a] >= in_[a] || last < 0 || last >= in_[a]) {
-        reader.fail("axis " + std::to_string(a) + ": " + std::to_string(out_[a]) + " from " + std::to_string(starts_[a]) +
-                    " in steps of " + std::to_string(steps_[a]) + " leaves 0.." + std::to_string(in_[a] - 1));
+        reader.fail("axis " + std::to_string(a) + ": " + std::to_string(out_[a]) + " from " +
+                    std::to_string(starts_[a]) + " in steps of " + std::to_string(steps_[a]) + " leaves 0.." +
+                    std::to_string(in_[a] - 1));
       }
     }
     rows_ = reader.output().rows();
@@ -248,22 +251,24 @@ class Pad final : public Moving {
     std::byte* y = f.data<std::byte>(outputs[0]);
     const size_t last = in_.size() - 1;
     const int64_t row = out_[last];
-    parallel_for(f.threads, f.batch * rows_, std::max<int64_t>(1, kCopyGrain / (row * size_)), [&](int64_t begin, int64_t end) {
-      for_rows(out_, f.batch, begin, end, [&](int64_t r, const int64_t* index) {
-        int64_t from = 0;
-        bool inside = true;
-        for (size_t a = 0; a < last; ++a) {
-          const int64_t i = index[a] - before_[a];
-          inside = inside && i >= 0 && (a == 0 || i < in_[a]);
-          from = from * (a == 0 ? 1 : in_[a]) + i;
-        }
-        std::byte* to = y + r * row * size_;
-        if (!inside) return fill(to, row);
-        fill(to, before_[last]);
-        std::memcpy(to + before_[last] * size_, x + from * in_[last] * size_, static_cast<size_t>(in_[last] * size_));
-        fill(to + (before_[last] + in_[last]) * size_, row - before_[last] - in_[last]);
-      });
-    });
+    parallel_for(f.threads, f.batch * rows_, std::max<int64_t>(1, kCopyGrain / (row * size_)),
+                 [&](int64_t begin, int64_t end) {
+                   for_rows(out_, f.batch, begin, end, [&](int64_t r, const int64_t* index) {
+                     int64_t from = 0;
+                     bool inside = true;
+                     for (size_t a = 0; a < last; ++a) {
+                       const int64_t i = index[a] - before_[a];
+                       inside = inside && i >= 0 && (a == 0 || i < in_[a]);
+                       from = from * (a == 0 ? 1 : in_[a]) + i;
+                     }
+                     std::byte* to = y + r * row * size_;
+                     if (!inside) return fill(to, row);
+                     fill(to, before_[last]);
+                     std::memcpy(to + before_[last] * size_, x + from * in_[last] * size_,
+                                 static_cast<size_t>(in_[last] * size_));
+                     fill(to + (before_[last] + in_[last]) * size_, row - before_[last] - in_[last]);
+                   });
+                 });
   }
 
  private:
@@ -276,7 +281,8 @@ class Pad final : public Moving {
     }
     reader.need_codes(y);
     const Codes codes = y.held();
-    const float steps = std::clamp(value / codes.scale, static_cast<float>(-codes.zero_point), static_cast<float>(255 - codes.zero_point));
+    const float steps = std::clamp(value / codes.scale, static_cast<float>(-codes.zero_point),
+                                   static_cast<float>(255 - codes.zero_point));
     value_[0] = static_cast<std::byte>(static_cast<int32_t>(std::nearbyintf(steps)) + codes.zero_point);
   }
 

@@ -1,4 +1,5 @@
-// The operators of a plan. Adding one: a compile function in a file of this folder, a row here, a row in docs/format.md.
+// The operators of a plan. Adding one: a compile function in a file of this folder, a row here, a row in
+// docs/format.md.
 #pragma once
 
 #include <string_view>

@@ -51,7 +51,8 @@ class AveragePool final : public Op {
     const int x = inputs[0], y = outputs[0];
     const Conv2dShape shape = with_batch(shape_, f.batch);
     if (real_) {
-      average_pool_f32(f.data<float>(x), f.pitch(x), shape, include_pad_, f.data<float>(y), f.pitch(y), f.isa, f.threads);
+      average_pool_f32(f.data<float>(x), f.pitch(x), shape, include_pad_, f.data<float>(y), f.pitch(y), f.isa,
+                       f.threads);
     } else {
       average_pool_i8(f.data(x), x_, f.pitch(x), shape, include_pad_, f.data(y), y_, f.pitch(y), f.isa, f.threads);
     }

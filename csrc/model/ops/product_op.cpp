@@ -72,8 +72,8 @@ void ProductEpilogue::check_sum(OpReader& reader, int64_t depth) const {
   const int64_t x = dynamic_ ? 255 : std::max(x_zero_point_, 255 - x_zero_point_);
   const int64_t w = std::max(weight_zero_point + 128, 127 - weight_zero_point);
   if (depth > INT32_MAX / (x * w)) {
-    reader.fail("a sum of " + std::to_string(depth) + " products of up to " + std::to_string(x) + " x " + std::to_string(w) +
-                " can exceed int32");
+    reader.fail("a sum of " + std::to_string(depth) + " products of up to " + std::to_string(x) + " x " +
+                std::to_string(w) + " can exceed int32");
   }
 }
 

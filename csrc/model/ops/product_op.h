@@ -8,8 +8,8 @@ namespace lowbit {
 
 class ProductEpilogue {
  public:
-  // Reads the attributes and params of the epilogue for n output channels; input 1, if there, is the residual. depth: products
-  // summed into one output, whose true sum must fit int32.
+  // Reads the attributes and params of the epilogue for n output channels; input 1, if there, is the residual. depth:
+  // products summed into one output, whose true sum must fit int32.
   ProductEpilogue(OpReader& reader, int64_t n, int64_t depth);
 
   // The epilogue of this run: residual, and multipliers of a dynamic input (written to scratch, n floats).
@@ -18,7 +18,9 @@ class ProductEpilogue {
 
   DType weight_dtype = DType::s8;  // as the file has it
   int32_t weight_zero_point = 0;   // of the weights as int8: minus 128 where the file has uint8
-  int32_t x_zero_point(const Frame& frame, int x) const { return dynamic_ ? frame.dynamic[x].zero_point : x_zero_point_; }
+  int32_t x_zero_point(const Frame& frame, int x) const {
+    return dynamic_ ? frame.dynamic[x].zero_point : x_zero_point_;
+  }
 
  private:
   void find_multipliers(OpReader& reader);

@@ -44,7 +44,8 @@ class Quantize : public Op {
     const float* x = f.data<float>(inputs[0]);
     const int y = outputs[0];
     if (nchw_) {
-      quantize_nchw(x, f.batch, channels_, items_ / channels_, codes, f.data(y), f.pitch(y), lo_, hi_, f.isa, f.threads);
+      quantize_nchw(x, f.batch, channels_, items_ / channels_, codes, f.data(y), f.pitch(y), lo_, hi_, f.isa,
+                    f.threads);
     } else {
       quantize(x, f.batch * items_, codes, f.data(y), lo_, hi_, f.isa, f.threads);
     }
@@ -62,7 +63,8 @@ class Quantize : public Op {
 class QuantizeDynamic final : public Quantize {
  public:
   explicit QuantizeDynamic(OpReader& reader) : Quantize(reader) {
-    if (reader.output().content != Content::dynamic) reader.fail("the output '" + reader.output().name + "' must be dynamic");
+    if (reader.output().content != Content::dynamic)
+      reader.fail("the output '" + reader.output().name + "' must be dynamic");
   }
 
   void run(const Frame& f) const override {

@@ -50,7 +50,8 @@ class Resize final : public Op {
     const LinearTaps rows{rows_.data(), rows1_.data(), row_weight_.data(), out_h};
     const LinearTaps cols{cols_.data(), cols1_.data(), col_weight_.data(), out_w};
     if (dtype_ == DType::f32) {
-      resize_bilinear_f32(static_cast<const float*>(x), f.batch, h_, w_, c_, rows, cols, static_cast<float*>(y), f.isa, f.threads);
+      resize_bilinear_f32(static_cast<const float*>(x), f.batch, h_, w_, c_, rows, cols, static_cast<float*>(y), f.isa,
+                          f.threads);
     } else {
       resize_bilinear_i8(x, x_, f.batch, h_, w_, c_, rows, cols, y, y_, f.isa, f.threads);
     }
@@ -61,7 +62,8 @@ class Resize final : public Op {
     std::vector<int32_t> values = reader.ints(role, out);
     for (int32_t v : values) {
       if (v < 0 || v >= size) {
-        reader.fail("param '" + std::string(role) + "' holds " + std::to_string(v) + ", not in 0.." + std::to_string(size - 1));
+        reader.fail("param '" + std::string(role) + "' holds " + std::to_string(v) + ", not in 0.." +
+                    std::to_string(size - 1));
       }
     }
     return values;
@@ -70,7 +72,8 @@ class Resize final : public Op {
   static std::vector<float> weights(OpReader& reader, const char* role, int64_t out) {
     std::vector<float> values = reader.floats(role, out);
     for (float v : values) {
-      if (!(v >= 0 && v <= 1)) reader.fail("param '" + std::string(role) + "' holds " + std::to_string(v) + ", not in 0..1");
+      if (!(v >= 0 && v <= 1))
+        reader.fail("param '" + std::string(role) + "' holds " + std::to_string(v) + ", not in 0..1");
     }
     return values;
   }

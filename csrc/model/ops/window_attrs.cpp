@@ -9,7 +9,8 @@ constexpr int64_t kMaxWindow = 1 << 16;  // strides, dilations, kernel sizes
 constexpr int64_t kMaxPad = 1 << 12;
 
 // Window starts at oy * stride - pad for oy in [0, out); taps every `dilation`; some tap of each must be in [0, size).
-bool every_window_sees_the_image(int64_t size, int64_t out, int64_t stride, int64_t pad, int64_t dilation, int64_t taps) {
+bool every_window_sees_the_image(int64_t size, int64_t out, int64_t stride, int64_t pad, int64_t dilation,
+                                 int64_t taps) {
   if ((out - 1) * stride - pad >= size) return false;
   for (int64_t o = 0; o < out && o * stride < pad; ++o) {
     const int64_t start = o * stride - pad;
@@ -55,8 +56,8 @@ Conv2dShape read_window(OpReader& reader, int64_t kh, int64_t kw, bool with_grou
   }
   const int64_t span_h = s.dilation_h * (kh - 1) + 1, span_w = s.dilation_w * (kw - 1) + 1;
   if (s.h + s.pad_top + s.pad_bottom < span_h || s.w + s.pad_left + s.pad_right < span_w) {
-    reader.fail("the window, " + std::to_string(span_h) + " x " + std::to_string(span_w) + ", does not fit the padded image of '" +
-                x.name + "' " + shape_text(x.dims));
+    reader.fail("the window, " + std::to_string(span_h) + " x " + std::to_string(span_w) +
+                ", does not fit the padded image of '" + x.name + "' " + shape_text(x.dims));
   }
   const int64_t expected[] = {-1, s.out_h(), s.out_w(), s.oc};
   reader.need_dims(y, expected);
@@ -67,7 +68,8 @@ Conv2dShape read_pool_window(OpReader& reader, bool with_dilations) {
   if (!reader.attrs().has("kernel")) reader.fail("'kernel' is missing");
   const auto kernel = reader.attrs().integers("kernel", 2, 1, kMaxWindow, 1);
   const Conv2dShape s = read_window(reader, kernel[0], kernel[1], false);
-  if (s.c != s.oc) reader.fail("pooling keeps the channels, not " + std::to_string(s.c) + " -> " + std::to_string(s.oc));
+  if (s.c != s.oc)
+    reader.fail("pooling keeps the channels, not " + std::to_string(s.c) + " -> " + std::to_string(s.oc));
   if (!with_dilations && (s.dilation_h != 1 || s.dilation_w != 1)) reader.fail("takes no 'dilations'");
   if (!every_window_sees_the_image(s.h, s.out_h(), s.stride_h, s.pad_top, s.dilation_h, s.kh) ||
       !every_window_sees_the_image(s.w, s.out_w(), s.stride_w, s.pad_left, s.dilation_w, s.kw)) {

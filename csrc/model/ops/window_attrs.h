@@ -6,8 +6,8 @@
 
 namespace lowbit {
 
-// strides, pads, dilations, groups; h, w, c, oc from the input and output, kh and kw given. The output's size must be what the
-// formula of Conv2dShape gives.
+// strides, pads, dilations, groups; h, w, c, oc from the input and output, kh and kw given. The output's size must be
+// what the formula of Conv2dShape gives.
 Conv2dShape read_window(OpReader& reader, int64_t kh, int64_t kw, bool with_groups);
 
 // Pools: the attribute `kernel`; every window must cover a pixel of the image.
