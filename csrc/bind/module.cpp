@@ -6,7 +6,8 @@ PYBIND11_MODULE(_core, m) {
   namespace py = pybind11;
   m.doc() = "lowbit's C++ kernels; lowbit.ops is the friendly side";
   m.attr("__version__") = LOWBIT_VERSION;
-  py::register_exception<lowbit::FormatError>(m, "FormatError", PyExc_ValueError);
+  py::register_exception<lowbit::FormatError>(m, "FormatError", PyExc_ValueError).attr("__doc__") =
+      "Bytes from outside (a file, a stream) are wrong: what and where.";
   lowbit::bind_calibrate(m);
   lowbit::bind_isa(m);
   lowbit::bind_gemm_f32(m);

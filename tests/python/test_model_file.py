@@ -281,7 +281,7 @@ PLANS: list[tuple[Callable[[dict[str, Any], dict[str, np.ndarray]], Any], str]] 
     (set_at("ops", 1, "inputs", [3]), "before it is written"),
     (set_at("ops", 1, "inputs", []), "inputs"),
     (set_at("ops", 1, "outputs", [1]), "written twice"),
-    (set_at("ops", 1, "outputs", []), "never written"),
+    (set_at("ops", 1, "outputs", []), "before it is written"),
     (set_at("ops", 1, "attrs", []), "attrs"),
     (set_at("ops", 1, "attrs", "low", 1), "low"),
     (set_at("ops", 1, "attrs", "lo", -129), "-129"),
