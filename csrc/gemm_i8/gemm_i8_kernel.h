@@ -59,6 +59,8 @@ struct GemmI8 {
 using GemmI8Fn = void (*)(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 
 void gemm_i8_amx(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+void gemm_i8_avx512_vnni(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+void gemm_i8_avx2(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 void gemm_i8_scalar(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 
 }  // namespace lowbit

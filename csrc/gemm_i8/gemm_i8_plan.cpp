@@ -16,6 +16,8 @@ namespace {
 constexpr Variant<GemmI8Fn> kGemmI8[] = {
 #if LOWBIT_X86
     {Isa::amx, gemm_i8_amx},
+    {Isa::avx512_vnni, gemm_i8_avx512_vnni},
+    {Isa::avx2, gemm_i8_avx2},
 #endif
     {Isa::scalar, gemm_i8_scalar},
 };

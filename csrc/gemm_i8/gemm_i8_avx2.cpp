@@ -1,0 +1,83 @@
+// vpmaddwd on bytes widened to 16 bits: exact, where vpmaddubsw would saturate. A packed quadruple of 4 columns widens
+// to one register, whose products with a broadcast quadruple of A leave two sums per column, added at the end. Tiles of
+// 3 rows x 16 columns: the widening of B is shared by three rows.
+#include "gemm_i8/gemm_i8_kernel.h"
+#include "requantize/requantize_avx2.h"
+#include "target.h"
+
+#if LOWBIT_X86
+#include <immintrin.h>
+#include <stdint.h>
+
+LOWBIT_TARGET_BEGIN_AVX2
+
+namespace lowbit {
+namespace {
+
+static inline __m256i quadruple(const uint8_t* a) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, a, sizeof(bytes));
+  return _mm256_cvtepu8_epi16(_mm_set1_epi32(bytes));
+}
+
+// Rows [i, i + kR) of panel p.
+template <int kR>
+static void tile(const GemmI8& g, int64_t i, int64_t p) {
+  const uint8_t* rows[kR];
+  __m256i sum[kR][4];
+#pragma GCC unroll 4
+  for (int r = 0; r < kR; ++r) {
+    rows[r] = g.row(i + r);
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) sum[r][c] = _mm256_setzero_si256();
+  }
+  const int64_t quads = (g.run_bytes + 3) / 4;
+  const int8_t* run = g.b + p * g.panel_bytes();
+  for (int64_t t = 0; t < g.runs; ++t, run += g.run_pad * kPanel) {
+    const int64_t offset = g.run_offset[t];
+    const int8_t* b = run;
+    for (int64_t s = 0; s < quads; ++s, b += 64) {
+      __m256i a[kR];
+#pragma GCC unroll 4
+      for (int r = 0; r < kR; ++r) a[r] = quadruple(rows[r] + offset + 4 * s);
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) {
+        const __m256i column = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(b + 16 * c)));
+#pragma GCC unroll 4
+        for (int r = 0; r < kR; ++r) sum[r][c] = _mm256_add_epi32(sum[r][c], _mm256_madd_epi16(a[r], column));
+      }
+    }
+  }
+  alignas(32) int32_t out[kR * kPanel];
+  const int32_t* init = g.init + p * kPanel;
+#pragma GCC unroll 4
+  for (int r = 0; r < kR; ++r) {
+    const __m256i term = _mm256_set1_epi32(g.row_term ? g.row_term[i + r - g.first_row] : 0);
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {  // hadd works within 128-bit lanes: columns 0 1 4 5 2 3 6 7
+      const __m256i mixed = _mm256_hadd_epi32(sum[r][2 * h], sum[r][2 * h + 1]);
+      const __m256i sums = _mm256_permute4x64_epi64(mixed, 0xd8);
+      const __m256i start = _mm256_add_epi32(_mm256_loadu_si256((const __m256i*)(init + 8 * h)), term);
+      _mm256_store_si256((__m256i*)(out + r * kPanel + 8 * h), _mm256_add_epi32(sums, start));
+    }
+  }
+  const int64_t j = p * kPanel, cols = g.n - j < kPanel ? g.n - j : kPanel;
+  requantize_rows_avx2(out, kPanel, i, kR, j, cols, g.c, g.ldc, *g.requantizer);
+}
+
+}  // namespace
+
+void gemm_i8_avx2(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
+  for (int64_t p = p0; p < p1; ++p) {
+    int64_t i = i0;
+    for (; i + 3 <= i1; i += 3) tile<3>(g, i, p);
+    if (i1 - i == 2) tile<2>(g, i, p);
+    if (i1 - i == 1) tile<1>(g, i, p);
+  }
+}
+
+}  // namespace lowbit
+
+LOWBIT_TARGET_END
+
+#endif
