@@ -20,7 +20,7 @@ def doors(isa: str, threads: int, folder: pathlib.Path) -> dict[str, float]:
         raise FileNotFoundError(
             f"no gemm_i8_doors under {folder}: cmake -S {ROOT} -B {folder} -DLOWBIT_BENCH=ON && cmake --build {folder}"
         )
-    shapes = [str(v) for shape in compare.GEMMS for v in shape]
+    shapes = [str(v) for shape in [(1, 1, 1), *compare.GEMMS] for v in shape]
     done = subprocess.run([program, isa, str(threads), *shapes], capture_output=True, text=True, check=True)
     lines = (line.split() for line in done.stdout.splitlines())
     return {f"{m} x {n} x {k}": float(seconds) for m, n, k, seconds in lines}

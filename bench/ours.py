@@ -20,10 +20,10 @@ class Limit:
         self.macs_per_second = 0.0
         self.per_cycle = 0.0
 
-    def __call__(self) -> None:
+    def __call__(self, seconds: float = 0.005) -> None:
         if not self.kind:
             return
-        peak = lowbit._core.peak_probe(self.kind, 0.002)
+        peak = lowbit._core.peak_probe(self.kind, seconds)
         if peak["valid"] and peak["macs_per_second"] > self.macs_per_second:
             self.macs_per_second, self.per_cycle = peak["macs_per_second"], peak["limit_per_cycle"]
 
@@ -56,8 +56,7 @@ def conv_f32(h: int, c: int, oc: int, kernel: int, threads: int, isa: str, rng: 
     """The same layer in float32."""
     x = rng.standard_normal((1, h, h, c), np.float32)
     w = lowbit.pack_conv_f32(rng.standard_normal((oc, kernel, kernel, c), np.float32))
-    out = np.empty((1, h, h, oc), np.float32)
-    return lambda: lowbit.conv2d_f32(x, w, padding=kernel // 2, out=out, isa=isa, threads=threads)
+    return lambda: lowbit.conv2d_f32(x, w, padding=kernel // 2, isa=isa, threads=threads)
 
 
 _models: dict[str, object] = {}
