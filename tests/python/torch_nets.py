@@ -1,4 +1,4 @@
-"""ResNets in a few lines of PyTorch (He et al. 2015), with random weights: for latency and for importing what torch exports."""
+"""ResNets in a few lines of PyTorch (He et al. 2015), with random weights: for latency, and for what torch exports."""
 
 from torch import nn
 

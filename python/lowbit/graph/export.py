@@ -1,6 +1,7 @@
 """A plan as ONNX: QDQ for engines that take quantized networks, or float.
 
-Inside, a plan's images are NHWC; ONNX's are NCHW. Every plan tensor is held here as an ONNX tensor and the order of its axes,
+Inside, a plan's images are NHWC; ONNX's are NCHW. Every plan tensor is held here as an ONNX tensor and the order of
+its axes,
 as in the importer, so the plan's transpositions cost nothing where ONNX has the other order anyway.
 """
 
@@ -68,7 +69,7 @@ class _Exporter:
         self.codes: dict[int, _Value] = {}  # plan code tensors whose codes exist as an ONNX tensor
         self.names: set[str] = {self.entry(i)["name"] for i in (*plan.data["inputs"], *plan.data["outputs"])}
 
-    # Building -----------------------------------------------------------------------------------------------------------
+    # Building ---------------------------------------------------------------------------------------------------------
 
     def entry(self, index: int) -> dict[str, Any]:
         return self.plan.activations[index]
@@ -96,7 +97,7 @@ class _Exporter:
         self.nodes.append(self.onnx.helper.make_node(op, inputs, [out], name=self.fresh(f"{op}/{out}"), **attrs))
         return out
 
-    # Values -------------------------------------------------------------------------------------------------------------
+    # Values -----------------------------------------------------------------------------------------------------------
 
     def value(self, index: int, perm: Perm | None = None) -> _Value:
         """A plan tensor as float, in a given order of axes or its own."""
@@ -156,7 +157,7 @@ class _Exporter:
         bounds = ["" if b is None else self.constant("bound", np.array(b, np.float32)) for b in (lo, hi)]
         return self.node("Clip", [name, *bounds], f"{name}.clip")
 
-    # The walk -----------------------------------------------------------------------------------------------------------
+    # The walk ---------------------------------------------------------------------------------------------------------
 
     def run(self) -> Any:
         helper, proto = self.onnx.helper, self.onnx.TensorProto
@@ -185,7 +186,7 @@ class _Exporter:
         self.onnx.checker.check_model(model)
         return model
 
-    # Conversions --------------------------------------------------------------------------------------------------------
+    # Conversions ------------------------------------------------------------------------------------------------------
 
     def _quantize(self, op: Any, attrs: Any, params: Any, ins: list[int], out: int) -> None:
         v = self.values[ins[0]]
@@ -230,7 +231,7 @@ class _Exporter:
         values = self.constant(f"{name}.table", table.reshape(-1).astype(np.float32))
         self.store(out, self.node("Gather", [values, index], name, axis=0), perm)
 
-    # Products -----------------------------------------------------------------------------------------------------------
+    # Products ---------------------------------------------------------------------------------------------------------
 
     def weight(self, op: dict[str, Any], attrs: Any, params: Any, order: tuple[int, ...], axis: int) -> str:
         """Weights in ONNX's order: an int8 initializer through DequantizeLinear, or floats."""
@@ -310,7 +311,7 @@ class _Exporter:
                 name = self.node("Add", [name, bias], f"{op['name']}.biased")
         self.finish(op, name, perm, ins, out)
 
-    # Arithmetic ---------------------------------------------------------------------------------------------------------
+    # Arithmetic -------------------------------------------------------------------------------------------------------
 
     def _two(self, op: Any, kind: str, ins: list[int], out: int) -> None:
         perm = self.values[ins[0]].perm
@@ -357,7 +358,7 @@ class _Exporter:
         v = self.values[ins[0]]
         self.store(out, self.node("Softmax", [v.name], op["name"], axis=v.perm[-1]), v.perm)
 
-    # Windows ------------------------------------------------------------------------------------------------------------
+    # Windows ----------------------------------------------------------------------------------------------------------
 
     def _max_pool(self, op: Any, attrs: Any, params: Any, ins: list[int], out: int) -> None:
         x = self.value(ins[0], NHWC)
@@ -420,7 +421,7 @@ class _Exporter:
             result = mix(mix(x.name, "col", 3), "row", 2)
         self.store(out, result, NHWC)
 
-    # Moving data --------------------------------------------------------------------------------------------------------
+    # Moving data ------------------------------------------------------------------------------------------------------
 
     def _concat(self, op: Any, attrs: Any, params: Any, ins: list[int], out: int) -> None:
         perm = self.values[ins[0]].perm

@@ -7,9 +7,7 @@ from collections import Counter
 
 from lowbit.graph.net import Layer
 
-_AUTOMATIC = re.compile(r"(node_)?[A-Za-z]*_?\d*|onnx::.*")
 _WEIGHT = re.compile(r"(.+?)[./](weight|kernel|W|w|weights|ReadVariableOp)(:0)?$")
-_SUFFIX = {"weight_quantized", "weight_q", "weight.quantized"}
 
 
 def module_path(path: str) -> str:
@@ -31,7 +29,8 @@ def module_path(path: str) -> str:
 
 
 def _from_weight(name: str) -> str | None:
-    for suffix in ("_DequantizeLinear_Output", "_DequantizeLinear", "_dequantized", "_quantized"):
+    """The module that a parameter belongs to."""
+    for suffix in (":values", "_DequantizeLinear_Output", "_dequantized", "_quantized"):
         name = name.removesuffix(suffix)
     match = _WEIGHT.fullmatch(name)
     return module_path(match[1]) if match and not name.startswith("onnx::") else None
@@ -41,19 +40,10 @@ def _from_node(layer: Layer) -> tuple[str, bool] | None:
     """The path in a node's name, and whether the operator's own name was cut off its end."""
     name = layer.node_name.removesuffix("_quant")
     parts = name.strip("/").split("/")
-    if re.fullmatch(re.escape(layer.onnx_op) + r"(_\d+)?", parts[-1]):
-        return (module_path("/".join(parts[:-1])), True) if len(parts) > 1 else None
-    return (
-        None
-        if not name
-        or (
-            len(parts) == 1
-            and _AUTOMATIC.fullmatch(name)
-            and name[-1:].isdigit()
-            and layer.onnx_op.lower() in name.lower()
-        )
-        else (module_path(name), False)
-    )
+    own = re.fullmatch(re.escape(layer.onnx_op.removeprefix("QLinear")) + r"(_\d+)?", parts[-1])
+    if not name or name.startswith("node_") or (own and len(parts) == 1):
+        return None  # made up by an exporter
+    return module_path("/".join(parts[:-1] if own else parts)), bool(own)
 
 
 def assign(layers: list[Layer]) -> None:
