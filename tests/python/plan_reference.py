@@ -240,14 +240,18 @@ class Reference:
         kernel = attrs["kernel"]
         floats = self.entry(ins[0])["dtype"] == "float32"
         x = self.values[ins[0]] if floats else self.codes(ins[0])[0]
-        total = self.windows(x.astype(np.float64), kernel, attrs).sum(axis=(4, 5))
         ones = np.ones((1, *x.shape[1:3], 1))
         count = self.windows(ones, kernel, attrs).sum(axis=(4, 5))
         if attrs.get("count_include_pad"):
             count = np.full_like(count, kernel[0] * kernel[1])
         count = np.maximum(count, 1)
-        if floats:
-            return (total / count).astype(F)
+        if floats:  # float32 steps in the window's row-major order
+            view = self.windows(x, kernel, attrs)
+            y = np.zeros(view.shape[:4], F)
+            for i, j in np.ndindex(*kernel):
+                y += view[..., i, j]
+            return y / count.astype(F)
+        total = self.windows(x.astype(np.float64), kernel, attrs).sum(axis=(4, 5))
         _, s_x, _ = self.codes(ins[0])
         s, z, lo, hi = self.out_params(out, {})
         return sat(total.astype(np.int64).astype(F) * (s_x / s) / count.astype(F), z, lo, hi)
