@@ -11,6 +11,9 @@ from lowbit.calibration import (
 )
 from lowbit.compare import compare
 from lowbit.data import Dataset
+from lowbit.graph.convert import convert
+from lowbit.graph.net import UnsupportedError
+from lowbit.model import Model, load
 from lowbit.ops import (
     conv2d_f32,
     conv2d_i8,
@@ -38,16 +41,19 @@ __all__ = [
     "FormatError",
     "MSEObserver",
     "MinMaxObserver",
+    "Model",
     "PercentileObserver",
     "Preprocessing",
     "QParams",
     "Report",
+    "UnsupportedError",
     "affine_qparams",
     "best_isa",
     "calibrate",
     "compare",
     "conv2d_f32",
     "conv2d_i8",
+    "convert",
     "cpu_name",
     "depthwise_conv2d_i8",
     "dequantize",
@@ -56,6 +62,7 @@ __all__ = [
     "get_cmake_dir",
     "get_include",
     "isas",
+    "load",
     "num_threads",
     "pack_conv2d_i8",
     "pack_conv_f32",

@@ -225,7 +225,7 @@ class _Exporter:
         if table.ndim == 2:
             along = [1] * rank
             along[perm[-1]] = table.shape[0]
-            byte = self.node("Mod", [index, self.constant("bytes", np.int32(256))], f"{name}.byte")
+            byte = self.node("Mod", [index, self.constant("bytes", np.array(256, np.int32))], f"{name}.byte")
             offset = self.constant("offset", (256 * np.arange(table.shape[0], dtype=np.int32)).reshape(along))
             index = self.node("Add", [byte, offset], f"{name}.row")
         values = self.constant(f"{name}.table", table.reshape(-1).astype(np.float32))

@@ -371,8 +371,6 @@ def _table(function: Any, x: CodeParams, y: CodeParams, channels: int = 1) -> Ar
     byte = np.arange(256)
     codes = byte.astype(np.uint8).view(np.int8).astype(np.float64) if x.dtype == "int8" else byte.astype(np.float64)
     real = np.float64(np.float32(x.scale)) * (codes - x.zero_point)
-    if channels == 1:
-        return _encode(np.broadcast_to(function(real[:, None]), (256, 1))[:, 0], y)
-    return np.ascontiguousarray(
-        _encode(np.broadcast_to(function(np.repeat(real[:, None], channels, axis=1)), (256, channels)), y).T
-    )
+    values = np.broadcast_to(function(np.repeat(real[:, None], channels, axis=1)), (256, channels))
+    table: Array = np.ascontiguousarray(_encode(values, y).T)
+    return table[0] if channels == 1 else table
