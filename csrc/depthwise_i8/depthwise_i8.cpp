@@ -144,7 +144,7 @@ struct Input {
   const uint8_t* x;
   int64_t ldx;
   uint8_t zero_point;
-  const uint8_t* outside;  // a pixel of zero points
+  const uint8_t* outside;  // a row of zero points
 };
 
 void run_rows(const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Data& d, const int32_t* init, void* y,
@@ -187,12 +187,14 @@ DepthwiseWalkI8Fn pick_walk(const Conv2dShape& s, const Epilogue& e, Isa isa) {
     return nullptr;
   const bool codes = e.out_dtype == DType::s8 || e.out_dtype == DType::u8;
   if (!codes || e.rounding != Rounding::nearest_even || e.residual) return nullptr;
-  if (!std::all_of(e.scale, e.scale + e.scale_count, [](float m) { return m < 1.0f; })) return nullptr;
+  bool below_one = true;
+  for (int64_t j = 0; j < e.scale_count; ++j) below_one &= e.scale[j] < 1.0f;
+  if (!below_one) return nullptr;
   return s.kh == 3 ? pick(kWalks3, isa) : s.kh == 5 ? pick(kWalks5, isa) : nullptr;
 }
 
-void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Data& d,
-              const int32_t* init, const float* scale, void* y, int64_t ldy, const Epilogue& e, int threads) {
+void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Data& d, void* y,
+              int64_t ldy, const Epilogue& e, int threads) {
   const int32_t shift = e.out_dtype == DType::s8 ? 128 : 0;
   const int64_t out_h = s.out_h(), blocks = block_count(s.c);
   const DepthwiseWalkI8 whole{.x = in.x,
@@ -206,8 +208,10 @@ void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const
                               .outside = in.outside,
                               .weights = d.weights.data(),
                               .slots = int64_t(d.tap_of_slot.size()),
-                              .init = init,
-                              .scale = scale,
+                              .sums = d.sums.data(),
+                              .bias = e.bias,
+                              .scale = e.scale,
+                              .scale_step = e.scale_count == 1 ? 0 : 1,
                               .zero_point = e.zero_point + shift,
                               .lo = uint8_t(std::clamp(e.lo, -shift, 255 - shift) + shift),
                               .hi = uint8_t(std::clamp(e.hi, -shift, 255 - shift) + shift),
@@ -295,30 +299,17 @@ void depthwise_conv2d_i8(const void* x, DType x_dtype, int64_t ldx, const Conv2d
   if (x_dtype == DType::s8) {
     in = {shifted_to_u8(in.x, s, ldx, threads), s.c, static_cast<uint8_t>(x_zero_point + 128), nullptr};
   }
-  const int64_t padded = block_count(s.c) * kDepthwiseBlock;
-  int32_t* init = scratch<int32_t>(ScratchSlot::row_sums, size_t(padded * 3));
-  float* scale = reinterpret_cast<float*>(init + padded);
-  uint8_t* outside = reinterpret_cast<uint8_t*>(scale + padded);
-  std::memset(outside, in.zero_point, size_t(padded));
+  const int64_t padded = block_count(s.c) * kDepthwiseBlock, row_bytes = std::max(s.w, int64_t{1}) * in.ldx;
+  int32_t* init = scratch<int32_t>(ScratchSlot::row_sums, size_t(padded + row_bytes / 4 + 1));
+  uint8_t* outside = reinterpret_cast<uint8_t*>(init + padded);
+  std::memset(outside, in.zero_point, size_t(row_bytes));
   in.outside = outside;
-  for (int64_t p = 0; p < padded; ++p) init[p] = -int32_t{in.zero_point} * d.sums[size_t(p)];
-
-  const DepthwiseWalkI8Fn walk = pick_walk(s, epilogue, isa);
-  if (!walk) {
-    run_rows(in, s, d, init, y, ldy, epilogue, isa, threads);
+  if (const DepthwiseWalkI8Fn walk = pick_walk(s, epilogue, isa)) {
+    run_walk(walk, in, s, d, y, ldy, epilogue, threads);
     return;
   }
-  if (epilogue.bias) {
-    int32_t* bias = reinterpret_cast<int32_t*>(scale);  // whose room is free until below
-    fill_lane_order(s.c, bias, [&](int64_t j) { return epilogue.bias[j]; });
-    for (int64_t p = 0; p < padded; ++p) init[p] = int32_t(uint32_t(init[p]) + uint32_t(bias[p]));
-  }
-  if (epilogue.scale_count == 1) {
-    std::fill_n(scale, padded, epilogue.scale[0]);
-  } else {
-    fill_lane_order(s.c, scale, [&](int64_t j) { return epilogue.scale[j]; });
-  }
-  run_walk(walk, in, s, d, init, scale, y, ldy, epilogue, threads);
+  for (int64_t p = 0; p < padded; ++p) init[p] = -int32_t{in.zero_point} * d.sums[size_t(p)];
+  run_rows(in, s, d, init, y, ldy, epilogue, isa, threads);
 }
 
 }  // namespace lowbit

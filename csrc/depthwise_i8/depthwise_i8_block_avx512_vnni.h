@@ -12,87 +12,151 @@ LOWBIT_TARGET_BEGIN_AVX512_VNNI
 namespace lowbit {
 namespace {
 
+// Everything here is inlined into loops that store bytes, which may alias whatever lies in memory: so a walk's loop
+// works on a local copy of its Block, whose fields then stay in registers.
+#define LOWBIT_INLINE_LAMBDA __attribute__((always_inline))
+#define LOWBIT_INLINE LOWBIT_INLINE_LAMBDA inline
+
 // A block of channels, with what its pixels share.
 struct Block {
-  const DepthwiseWalkI8* walk;
   int64_t first;   // channel
   __mmask64 mask;  // of its channels, in one copy
   const int8_t* weights;
-  const int32_t* init;
+  const int32_t* init;  // these two in lane order
   const float* scale;
+  int64_t w, ldx, out_w, ldy, end;
+  __m512i outside;
+  uint8_t* y;
+  __m512i zero_point, lo, hi, flip;
 };
 
-// The input rows under kRows output rows, for each of kSets groups of output rows that share a register.
+// A block's own constants, in lane order.
+struct Constants {
+  alignas(64) int32_t init[kDepthwiseBlock];
+  alignas(64) float scale[kDepthwiseBlock];
+};
+
+// 64 values from `from` on, of which `width` are there, to lane order with their copies: the 4 x 4 lanes are
+// transposed.
+LOWBIT_INLINE void load_lane_order(const void* from, int64_t width, __m512i to[4]) {
+  __m512i n[4];
+  const int copies = static_cast<int>(depthwise_copies(width));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const int64_t at = i % (4 / copies) * 16, left = width - at;
+    const __mmask16 mask = left >= 16 ? __mmask16(0xffff) : left <= 0 ? __mmask16(0) : __mmask16((1u << left) - 1);
+    n[i] = _mm512_maskz_loadu_epi32(mask, static_cast<const int32_t*>(from) + at);
+  }
+  const __m512i a = _mm512_shuffle_i32x4(n[0], n[1], 0x44), b = _mm512_shuffle_i32x4(n[2], n[3], 0x44);
+  const __m512i c = _mm512_shuffle_i32x4(n[0], n[1], 0xee), d = _mm512_shuffle_i32x4(n[2], n[3], 0xee);
+  to[0] = _mm512_shuffle_i32x4(a, b, 0x88);
+  to[1] = _mm512_shuffle_i32x4(a, b, 0xdd);
+  to[2] = _mm512_shuffle_i32x4(c, d, 0x88);
+  to[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+}
+
+// sum x * w - x_zero_point * sum w + bias: the second and third terms are where the accumulators start.
+LOWBIT_INLINE void fill_constants(const DepthwiseWalkI8& k, int64_t block, Constants& constants) {
+  const int64_t first = block * kDepthwiseBlock, width = k.c - first;
+  __m512i bias[4] = {}, scale[4];
+  if (k.bias) load_lane_order(k.bias + first, width, bias);
+  if (k.scale_step == 0) {
+    scale[0] = scale[1] = scale[2] = scale[3] = _mm512_castps_si512(_mm512_set1_ps(k.scale[0]));
+  } else {
+    load_lane_order(k.scale + first, width, scale);
+  }
+  const __m512i zero_point = _mm512_set1_epi32(k.outside[0]);
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    const __m512i correction = _mm512_mullo_epi32(zero_point, _mm512_loadu_si512(k.sums + first + q * 16));
+    _mm512_store_si512(constants.init + q * 16, _mm512_sub_epi32(bias[q], correction));
+    _mm512_store_si512(constants.scale + q * 16, scale[q]);
+  }
+}
+
+LOWBIT_INLINE Block block_at(const DepthwiseWalkI8& k, int64_t block, const Constants& constants) {
+  const int64_t first = block * kDepthwiseBlock, width = k.c - first;
+  return {.first = first,
+          .mask = width >= 64 ? ~__mmask64{0} : (__mmask64{1} << width) - 1,
+          .weights = k.weights + first * k.slots,
+          .init = constants.init,
+          .scale = constants.scale,
+          .w = k.w,
+          .ldx = k.ldx,
+          .out_w = k.out_w,
+          .ldy = k.ldy,
+          .end = k.end,
+          .outside = _mm512_set1_epi8(static_cast<char>(k.outside[0])),
+          .y = k.y,
+          .zero_point = _mm512_set1_epi16(static_cast<int16_t>(k.zero_point)),
+          .lo = _mm512_set1_epi8(static_cast<char>(k.lo)),
+          .hi = _mm512_set1_epi8(static_cast<char>(k.hi)),
+          .flip = _mm512_set1_epi8(static_cast<char>(k.flip))};
+}
+
+// Whether the output is plain uint8 with zero point 0, as after a ReLU: then the last steps of the epilogue do nothing.
+inline bool is_bare(const DepthwiseWalkI8& k) { return k.zero_point == 0 && k.lo == 0 && k.hi == 255 && k.flip == 0; }
+
+// The first pixels of kIn input rows, for each of kSets groups of output rows that share a register.
 template <int kIn, int kSets>
 struct Rows {
   const uint8_t* start[kIn][kSets];
-  int64_t moves[kIn][kSets];  // all ones, or 0 outside the image
 };
 
 template <int kIn, int kSets>
-inline Rows<kIn, kSets> rows_at(const Block& b, int64_t oy, int64_t rows_per_set) {
-  const DepthwiseWalkI8& k = *b.walk;
+LOWBIT_INLINE Rows<kIn, kSets> rows_at(const DepthwiseWalkI8& k, int64_t first, int64_t oy, int64_t rows_per_set) {
   Rows<kIn, kSets> rows;
   for (int set = 0; set < kSets; ++set) {
     for (int r = 0; r < kIn; ++r) {
       const int64_t iy = (oy + set * rows_per_set) * k.stride - k.pad_top + r;
-      const bool inside = iy >= 0 && iy < k.h;
-      rows.start[r][set] = inside ? k.x + iy * k.w * k.ldx + b.first : k.outside;
-      rows.moves[r][set] = inside ? -1 : 0;
+      rows.start[r][set] = (iy >= 0 && iy < k.h ? k.x + iy * k.w * k.ldx : k.outside) + first;
     }
   }
   return rows;
 }
 
 template <int kIn, int kSets, bool kMasked>
-inline __m512i load(const Rows<kIn, kSets>& rows, int r, int64_t offset, __mmask64 mask) {
-  const uint8_t* p[kSets];
-#pragma GCC unroll 4
-  for (int set = 0; set < kSets; ++set) p[set] = rows.start[r][set] + (offset & rows.moves[r][set]);
+LOWBIT_INLINE __m512i load(const Rows<kIn, kSets>& rows, int r, int64_t offset, __mmask64 mask) {
+  const uint8_t* const* p = rows.start[r];
   if constexpr (kSets == 1) {
-    return kMasked ? _mm512_maskz_loadu_epi8(mask, p[0]) : _mm512_loadu_si512(p[0]);
+    return kMasked ? _mm512_maskz_loadu_epi8(mask, p[0] + offset) : _mm512_loadu_si512(p[0] + offset);
   } else if constexpr (kSets == 2) {
     const __mmask32 m = static_cast<__mmask32>(mask);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_maskz_loadu_epi8(m, p[0])),
-                              _mm256_maskz_loadu_epi8(m, p[1]), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_maskz_loadu_epi8(m, p[0] + offset)),
+                              _mm256_maskz_loadu_epi8(m, p[1] + offset), 1);
   } else {
     const __mmask16 m = static_cast<__mmask16>(mask);
-    __m512i v = _mm512_castsi128_si512(_mm_maskz_loadu_epi8(m, p[0]));
-    v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi8(m, p[1]), 1);
-    v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi8(m, p[2]), 2);
-    return _mm512_inserti32x4(v, _mm_maskz_loadu_epi8(m, p[3]), 3);
+    __m512i v = _mm512_castsi128_si512(_mm_maskz_loadu_epi8(m, p[0] + offset));
+    v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi8(m, p[1] + offset), 1);
+    v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi8(m, p[2] + offset), 2);
+    return _mm512_inserti32x4(v, _mm_maskz_loadu_epi8(m, p[3] + offset), 3);
   }
-}
-
-inline Block block_at(const DepthwiseWalkI8& k, int64_t block) {
-  const int64_t first = block * kDepthwiseBlock, width = k.c - first;
-  const __mmask64 mask = width >= 64 ? ~__mmask64{0} : (__mmask64{1} << width) - 1;
-  return {&k, first, mask, k.weights + first * k.slots, k.init + first, k.scale + first};
 }
 
 // The epilogue of requantize.h for codes, nearest_even, scale < 1: rounding commutes with the clamp to whole numbers,
 // and saturating to int16 before the zero point is added cannot change what saturates to uint8. First two accumulators
 // to words, then four to bytes, which are in the natural order of channels.
-inline __m512i words(__m512i acc0, __m512i acc1, const float* scale, const DepthwiseWalkI8& k) {
+template <bool kBare>
+LOWBIT_INLINE __m512i words(__m512i acc0, __m512i acc1, const float* scale, const Block& b) {
   const __m512 f0 = _mm512_mul_ps(_mm512_cvtepi32_ps(acc0), _mm512_loadu_ps(scale));
   const __m512 f1 = _mm512_mul_ps(_mm512_cvtepi32_ps(acc1), _mm512_loadu_ps(scale + 16));
   const __m512i v0 = _mm512_cvt_roundps_epi32(f0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m512i v1 = _mm512_cvt_roundps_epi32(f1, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  return _mm512_adds_epi16(_mm512_packs_epi32(v0, v1), _mm512_set1_epi16(static_cast<int16_t>(k.zero_point)));
+  const __m512i packed = _mm512_packs_epi32(v0, v1);
+  return kBare ? packed : _mm512_adds_epi16(packed, b.zero_point);
 }
 
-inline __m512i bytes(__m512i words0, __m512i words1, const DepthwiseWalkI8& k) {
-  const __m512i lo = _mm512_set1_epi8(static_cast<char>(k.lo)), hi = _mm512_set1_epi8(static_cast<char>(k.hi));
-  const __m512i y = _mm512_min_epu8(_mm512_max_epu8(_mm512_packus_epi16(words0, words1), lo), hi);
-  return _mm512_xor_si512(y, _mm512_set1_epi8(static_cast<char>(k.flip)));
+template <bool kBare>
+LOWBIT_INLINE __m512i bytes(__m512i words0, __m512i words1, const Block& b) {
+  const __m512i y = _mm512_packus_epi16(words0, words1);
+  return kBare ? y : _mm512_xor_si512(_mm512_min_epu8(_mm512_max_epu8(y, b.lo), b.hi), b.flip);
 }
 
 template <int kSets, bool kMasked>
-inline void store(const Block& b, __m512i y, int64_t oy, int64_t rows_per_set, int64_t ox) {
-  const DepthwiseWalkI8& k = *b.walk;
-  uint8_t* out = k.y + (oy * k.out_w + ox) * k.ldy + b.first;
-  const int64_t step = rows_per_set * k.out_w * k.ldy;
-  const auto inside = [&](int set) { return oy + set * rows_per_set < k.end; };
+LOWBIT_INLINE void store(const Block& b, __m512i y, int64_t oy, int64_t rows_per_set, int64_t ox) {
+  uint8_t* out = b.y + (oy * b.out_w + ox) * b.ldy + b.first;
+  const int64_t step = rows_per_set * b.out_w * b.ldy;
+  const auto inside = [&](int set) LOWBIT_INLINE_LAMBDA { return oy + set * rows_per_set < b.end; };
   if constexpr (kSets == 1) {
     if (kMasked) {
       _mm512_mask_storeu_epi8(out, b.mask, y);

@@ -48,12 +48,14 @@ struct DepthwiseWalkI8 {
   const uint8_t* x;
   int64_t h, w, c, ldx, pad_top, pad_left;
   int64_t stride;
-  const uint8_t* outside;  // kDepthwiseBlock bytes of padding
+  const uint8_t* outside;  // a row of padding: w * ldx bytes
   const int8_t* weights;   // slots (see depthwise_i8.cpp): 3x3 columns of three; 5x5 columns of four, then the last row
   int64_t slots;
-  const int32_t* init;  // lane order
-  const float* scale;   // lane order
-  int32_t zero_point;   // these three in uint8 terms
+  const int32_t* sums;  // of a channel's weights, lane order
+  const int32_t* bias;  // or null
+  const float* scale;   // channel j's at j * scale_step
+  int64_t scale_step;
+  int32_t zero_point;  // these three in uint8 terms
   uint8_t lo, hi, flip;
   uint8_t* y;
   int64_t out_w, ldy;

@@ -16,7 +16,9 @@ namespace {
 
 constexpr int kChunk = 16;  // output pixels
 
-inline void dot(__m512i& acc, __m512i u8, __m512i s8) { __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8)); }
+LOWBIT_INLINE void dot(__m512i& acc, __m512i u8, __m512i s8) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8));
+}
 
 // What a chunk of output pixels reads, interleaved. Output pixel i reads columns [i * stride, i * stride + 5), fifth[i]
 // (its fifth row's first four taps) and the first byte of fifth[i + 4 / stride] (the last one).
@@ -25,7 +27,7 @@ struct Interleaved {
   __m512i fifth[kChunk + 4][4];
 };
 
-inline void interleave_words(__m512i to[4], __m512i lo0, __m512i hi0, __m512i lo1, __m512i hi1) {
+LOWBIT_INLINE void interleave_words(__m512i to[4], __m512i lo0, __m512i hi0, __m512i lo1, __m512i hi1) {
   to[0] = _mm512_unpacklo_epi16(lo0, lo1);
   to[1] = _mm512_unpackhi_epi16(lo0, lo1);
   to[2] = _mm512_unpacklo_epi16(hi0, hi1);
@@ -34,10 +36,9 @@ inline void interleave_words(__m512i to[4], __m512i lo0, __m512i hi0, __m512i lo
 
 template <int kStride, int kSets, bool kMasked>
 void interleave(const Block& b, const Rows<5, kSets>& rows, int64_t ix, int64_t pixels, Interleaved& to) {
-  const DepthwiseWalkI8& k = *b.walk;
-  const __m512i outside = _mm512_loadu_si512(k.outside);
-  const auto inside = [&](int64_t x) { return x >= 0 && x < k.w; };
-  const auto at = [&](int r, int64_t x) { return load<5, kSets, kMasked>(rows, r, x * k.ldx, b.mask); };
+  const auto inside = [&](int64_t x) LOWBIT_INLINE_LAMBDA { return x >= 0 && x < b.w; };
+  const auto at = [&](int r, int64_t x)
+                      LOWBIT_INLINE_LAMBDA { return load<5, kSets, kMasked>(rows, r, x * b.ldx, b.mask); };
   for (int64_t i = 0; i < (pixels - 1) * kStride + 5; ++i) {
     __m512i* column = to.column[i];
     if (inside(ix + i)) {
@@ -45,7 +46,7 @@ void interleave(const Block& b, const Rows<5, kSets>& rows, int64_t ix, int64_t 
       interleave_words(column, _mm512_unpacklo_epi8(r0, r1), _mm512_unpackhi_epi8(r0, r1), _mm512_unpacklo_epi8(r2, r3),
                        _mm512_unpackhi_epi8(r2, r3));
     } else {
-      column[0] = column[1] = column[2] = column[3] = outside;
+      column[0] = column[1] = column[2] = column[3] = b.outside;
     }
   }
   // Pairs of neighbours first: fifth[i] is the pair at i * stride and the pair two columns on.
@@ -53,7 +54,7 @@ void interleave(const Block& b, const Rows<5, kSets>& rows, int64_t ix, int64_t 
   constexpr int kAhead = 2 / kStride;
   for (int64_t i = 0; i < pixels + 4 / kStride + kAhead; ++i) {
     const int64_t x = ix + i * kStride;
-    const __m512i left = inside(x) ? at(4, x) : outside, right = inside(x + 1) ? at(4, x + 1) : outside;
+    const __m512i left = inside(x) ? at(4, x) : b.outside, right = inside(x + 1) ? at(4, x + 1) : b.outside;
     const __m512i lo1 = _mm512_unpacklo_epi8(left, right), hi1 = _mm512_unpackhi_epi8(left, right);
     if (i >= kAhead) interleave_words(to.fifth[i - kAhead], lo[i % kAhead], hi[i % kAhead], lo1, hi1);
     lo[i % kAhead] = lo1;
@@ -63,7 +64,7 @@ void interleave(const Block& b, const Rows<5, kSets>& rows, int64_t ix, int64_t 
 
 // Quarters kPair * 2 and kPair * 2 + 1 of kPixels pixels from the i-th of the chunk on, to words.
 template <int kStride, int kPixels, int kPair>
-inline void quarters(const Block& b, const Interleaved& in, int64_t i, __m512i out[kPixels]) {
+LOWBIT_INLINE void quarters(const Block& b, const Interleaved& in, int64_t i, __m512i out[kPixels]) {
   __m512i acc[kPixels][2];
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
@@ -90,7 +91,7 @@ inline void quarters(const Block& b, const Interleaved& in, int64_t i, __m512i o
     }
   }
 #pragma GCC unroll 4
-  for (int p = 0; p < kPixels; ++p) out[p] = words(acc[p][0], acc[p][1], b.scale + kPair * 32, *b.walk);
+  for (int p = 0; p < kPixels; ++p) out[p] = words<false>(acc[p][0], acc[p][1], b.scale + kPair * 32, b);
 }
 
 template <int kStride, int kPixels, int kSets, bool kMasked>
@@ -99,15 +100,17 @@ void outputs(const Block& b, const Interleaved& in, int64_t i, int64_t oy, int64
   quarters<kStride, kPixels, 0>(b, in, i, words0);
   quarters<kStride, kPixels, 1>(b, in, i, words1);
 #pragma GCC unroll 4
-  for (int p = 0; p < kPixels; ++p) store<kSets, kMasked>(b, bytes(words0[p], words1[p], *b.walk), oy, 1, ox + i + p);
+  for (int p = 0; p < kPixels; ++p) store<kSets, kMasked>(b, bytes<false>(words0[p], words1[p], b), oy, 1, ox + i + p);
 }
 
 template <int kStride, int kSets, bool kMasked>
-void walk_block(const Block& b) {
-  const DepthwiseWalkI8& k = *b.walk;
+void walk_block(const DepthwiseWalkI8& k, int64_t block) {
+  Constants constants;
+  fill_constants(k, block, constants);
+  const Block b = block_at(k, block, constants);
   Interleaved in;
   for (int64_t oy = k.begin; oy < k.end; oy += kSets) {
-    const auto rows = rows_at<5, kSets>(b, oy, 1);
+    const auto rows = rows_at<5, kSets>(k, b.first, oy, 1);
     for (int64_t ox = 0; ox < k.out_w; ox += kChunk) {
       const int64_t pixels = k.out_w - ox < kChunk ? k.out_w - ox : kChunk;
       interleave<kStride, kSets, kMasked>(b, rows, ox * kStride - k.pad_left, pixels, in);
@@ -126,15 +129,14 @@ template <int kStride>
 void walk(const DepthwiseWalkI8& k) {
   for (int64_t block = k.first_block; block < k.last_block; ++block) {
     const int64_t width = k.c - block * kDepthwiseBlock;
-    const Block b = block_at(k, block);
     if (width >= 64) {
-      walk_block<kStride, 1, false>(b);
+      walk_block<kStride, 1, false>(k, block);
     } else if (width > 32) {
-      walk_block<kStride, 1, true>(b);
+      walk_block<kStride, 1, true>(k, block);
     } else if (width > 16) {
-      walk_block<kStride, 2, true>(b);
+      walk_block<kStride, 2, true>(k, block);
     } else {
-      walk_block<kStride, 4, true>(b);
+      walk_block<kStride, 4, true>(k, block);
     }
   }
 }
