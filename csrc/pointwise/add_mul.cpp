@@ -25,7 +25,6 @@ constexpr Variant<MulCodes*> kMul[] = {
 };
 constexpr Variant<BinaryFloats*> kBinary[] = {
 #if LOWBIT_X86
-    {Isa::avx512, binary_f32_avx512},
     {Isa::avx2, binary_f32_avx2},
 #endif
     {Isa::scalar, binary_f32_scalar},

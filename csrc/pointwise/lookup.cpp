@@ -37,7 +37,7 @@ void lookup(const uint8_t* x, int64_t n, const void* table, bool f32, int64_t ch
     fail("lookup", "n = " + std::to_string(n) + " is no multiple of channels = " + std::to_string(channels));
   }
   Lookup* const run = pick(kLookup, isa);
-  parallel_for(resolve_threads(threads), n, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(resolve_threads(threads), n, 4 * kGrain, [&](int64_t begin, int64_t end) {
     if (f32) {
       lookup_plain(x, begin, end, static_cast<const float*>(table), channels, static_cast<float*>(y));
     } else if (channels > 1) {

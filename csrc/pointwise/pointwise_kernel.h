@@ -92,12 +92,12 @@ Softmax softmax_f32_scalar;
 #if LOWBIT_X86
 Quantize quantize_avx2, quantize_avx512;
 QuantizePlanes quantize_planes_avx2, quantize_planes_avx512;
-Dequantize dequantize_avx2, dequantize_avx512;
+Dequantize dequantize_avx2;
 MinMax min_max_avx2, min_max_avx512;
 Lookup lookup_avx2, lookup_avx512;
 AddCodes add_codes_avx2, add_codes_avx512;
 MulCodes mul_codes_avx2, mul_codes_avx512;
-BinaryFloats binary_f32_avx2, binary_f32_avx512;
+BinaryFloats binary_f32_avx2;
 Pool max_pool_u8_avx2, max_pool_s8_avx2, max_pool_f32_avx2, average_pool_f32_avx2;
 Pool max_pool_u8_avx512, max_pool_s8_avx512, max_pool_f32_avx512, average_pool_f32_avx512;
 PoolCodes average_pool_codes_avx2, average_pool_codes_avx512;

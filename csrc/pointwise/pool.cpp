@@ -88,7 +88,7 @@ void over_rows(const T* x, int64_t ldx, const Conv2dShape& s, PoolCount count, T
                    static_cast<int32_t>(taps_within(start, s.kw, s.dilation_w, left, right).count)};
   }
   const double work = static_cast<double>(out_w) * s.c * s.kh * s.kw;
-  parallel_for(team, s.batch * out_h, static_cast<int64_t>(4 * kGrain / work) + 1, [&](int64_t begin, int64_t end) {
+  parallel_for(team, s.batch * out_h, static_cast<int64_t>(8 * kGrain / work) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t start = i % out_h * s.stride_h - s.pad_top;
       const Taps taps = taps_within(start, s.kh, s.dilation_h, 0, s.h);

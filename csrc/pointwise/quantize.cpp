@@ -27,7 +27,6 @@ constexpr Variant<QuantizePlanes*> kQuantizePlanes[] = {
 };
 constexpr Variant<Dequantize*> kDequantize[] = {
 #if LOWBIT_X86
-    {Isa::avx512, dequantize_avx512},
     {Isa::avx2, dequantize_avx2},
 #endif
     {Isa::scalar, dequantize_scalar},

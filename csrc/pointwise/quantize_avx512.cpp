@@ -121,16 +121,6 @@ void quantize_planes_avx512(const float* x, int64_t plane, int64_t c, int64_t pi
   }
 }
 
-void dequantize_avx512(const uint8_t* q, int64_t n, const CodeIn& in, float* x) noexcept {
-  const CodeIn512 from = broadcast(in);
-  const __m512i zero = _mm512_set1_epi32(in.zero), flip = _mm512_set1_epi32(in.flip);
-  for (int64_t i = 0; i < n; i += 16) {
-    const __mmask16 mask = static_cast<__mmask16>(first_bytes(n - i));
-    const __m512i bytes = _mm512_xor_si512(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, q + i)), flip);
-    _mm512_mask_storeu_ps(x + i, mask, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, zero)), from.factor));
-  }
-}
-
 bool min_max_avx512(const float* x, int64_t n, float* lo, float* hi) noexcept {
   __m512 low[2] = {_mm512_set1_ps(*lo), _mm512_set1_ps(*lo)}, high[2] = {_mm512_set1_ps(*hi), _mm512_set1_ps(*hi)};
   __mmask16 nan = 0;

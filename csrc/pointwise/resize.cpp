@@ -51,7 +51,7 @@ void over_rows(const char* function, const T* x, int64_t batch, int64_t h, int64
   const int64_t row_size = check_product(function, cols.size, c, 1);
   check_product(function, batch, check_product(function, rows.size, row_size, 1), sizeof(T));
   if (row_size == 0) return;
-  parallel_for(team, batch * rows.size, std::max<int64_t>(kGrain / row_size, 1), [&](int64_t begin, int64_t end) {
+  parallel_for(team, batch * rows.size, std::max<int64_t>(kGrain / 4 / row_size, 1), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t oy = i % rows.size;
       const T* image = x + i / rows.size * h * w * c;

@@ -41,7 +41,7 @@ void unary_f32(Unary op, const float* x, int64_t n, float alpha, float beta, flo
     fail("unary_f32", "clip to " + std::to_string(alpha) + ".." + std::to_string(beta));
   }
   UnaryFloats* const run = pick(kUnary, isa);
-  parallel_for(resolve_threads(threads), n, kGrain,
+  parallel_for(resolve_threads(threads), n, kGrain / 4,
                [&](int64_t begin, int64_t end) { run(op, x + begin, end - begin, alpha, beta, y + begin); });
 }
 

@@ -122,7 +122,7 @@ def test_quantize_clamp_and_shared_threads():
 @pytest.mark.parametrize("c,ldq", [(1, 1), (1, 4), (2, 2), (3, 3), (3, 4), (3, 8), (4, 4), (5, 7), (16, 16), (17, 32)])
 @pytest.mark.parametrize("dtype,zero", [("uint8", 114), ("int8", -3)])
 def test_quantize_nchw(c, ldq, dtype, zero):
-    for h, w in [(0, 3), (1, 1), (1, 15), (4, 4), (5, 13), (8, 8), (9, 15), (16, 16), (33, 33)]:
+    for h, w in [(0, 3), (1, 1), (1, 15), (4, 4), (5, 13), (8, 8), (9, 15), (16, 16), (33, 33), (120, 121)]:
         x = floats(2 * c * h * w, 0.02).reshape(2, c, h, w)
         q = on_every_level(
             lambda out, isa, threads, x=x: _core.quantize_nchw(x, 0.02, zero, out, isa=isa, threads=threads),
@@ -134,7 +134,7 @@ def test_quantize_nchw(c, ldq, dtype, zero):
 
 @pytest.mark.parametrize("dtype,zero", KINDS)
 def test_dequantize(dtype, zero):
-    for n in SIZES:
+    for n in [*SIZES, 70_001]:
         q = codes(n, dtype)
         x = on_every_level(
             lambda out, isa, threads, q=q: _core.dequantize(q, 0.37, zero, out, isa=isa, threads=threads),
@@ -168,7 +168,7 @@ def test_min_max():
 def test_lookup(dtype, channels):
     table = rng(1).integers(0, 256, (channels, 256)).astype("uint8")
     table = table.view("int8") if dtype == "int8" else table.astype(dtype)
-    for n in [*SIZES, 40_000]:
+    for n in [*SIZES, 300_001]:
         x = codes(n - n % channels, "uint8", n)
         y = on_every_level(
             lambda out, isa, threads, x=x: _core.lookup(x, table, out, isa=isa, threads=threads),
@@ -192,7 +192,7 @@ def test_lookup_every_code_and_in_place():
 @pytest.mark.parametrize("kb", [KINDS[1], KINDS[3]])
 @pytest.mark.parametrize("ky", [KINDS[0], KINDS[4]])
 def test_add(ka, kb, ky):
-    for n in SIZES:
+    for n in [*SIZES, 70_001]:
         a, b = codes(n, ka[0], 1), codes(n, kb[0], 2)
         for sa, sb, sy, lo, hi in [
             (0.1, 0.03, 0.11, -128, 255),
@@ -227,7 +227,9 @@ def test_add_in_place():
 def test_mul(ka, kb, ky, scales):
     sa, sb, sy = scales
     for outer, repeat, inner in (
-        [(1, 1, n) for n in SIZES] + [(2, 3, n) for n in SIZES] + [(3, 49, 40), (0, 2, 5), (2, 0, 5), (1, 900, 33)]
+        [(1, 1, n) for n in SIZES]
+        + [(2, 3, n) for n in SIZES]
+        + [(3, 49, 40), (0, 2, 5), (2, 0, 5), (1, 900, 33), (2, 900, 40), (1, 1, 70_001)]
     ):
         a, b = codes((outer, repeat, inner), ka[0], 1), codes((outer, inner), kb[0], 2)
         y = on_every_level(

@@ -23,6 +23,7 @@ POOLS = [
     (1, 1, 17, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     (2, 2, 31, (2, 2), (3, 3), (1, 1, 1, 1), (1, 1)),
     (3, 2, 9, (2, 2), (1, 1), (0, 0, 0, 0), (2, 1)),
+    (40, 39, 64, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     (4, 3, 15, (1, 1), (2, 2), (3, 0, 0, 4), (1, 1)),
 ]
 
@@ -157,7 +158,7 @@ def test_pool_errors():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "float32"])
-@pytest.mark.parametrize("c", [1, 3, 16, 40])
+@pytest.mark.parametrize("c", [1, 3, 16, 40, 2000])
 def test_resize_nearest(dtype, c):
     x = random_input((2, 5, 4, c), dtype)
     rows, cols = np.array([0, 0, 4, 3, 2, 2], np.int32), np.array([3, 0, 1, 1, 2], np.int32)
@@ -174,7 +175,7 @@ def taps(out, size, seed):
     return first, np.minimum(first + 1, size - 1).astype(np.int32), r.random(out).astype(F32)
 
 
-@pytest.mark.parametrize("c", [1, 3, 8, 16, 33, 64])
+@pytest.mark.parametrize("c", [1, 3, 8, 16, 33, 64, 200])
 def test_resize_bilinear(c):
     rows, cols = taps(7, 5, 1), taps(9, 4, 2)
 
