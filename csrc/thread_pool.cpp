@@ -1,6 +1,8 @@
-// One word of state publishes a job: (epoch << 16) | parts. A worker that sees a new epoch and whose index is below parts
-// takes part; the job's fields cannot change before it has, because the publisher waits for every part. Workers beyond parts
-// read nothing but that word, so there is no race on the fields.
+// One word of state publishes a job: (epoch << 16) | parts. Worker i runs part i, so that a thread meets the same rows
+// from layer to layer, but it must claim the part first: a caller that is done with its own part runs those that no
+// worker has begun, and so never waits for a worker that is asleep or has no core. A claim is the job's epoch in the
+// part's word; a worker that comes late for an old job finds it claimed and never looks at the job's fields, which
+// cannot change while a claimed part runs, because the publisher waits for it.
 #include "thread_pool.h"
 
 #include <pthread.h>
@@ -32,8 +34,8 @@ void cpu_relax() {
 #endif
 }
 
-// Sleeping and waking costs 50 us and more; layers of a network follow each other within a few. So a worker spins this long
-// before it sleeps (measured: sleeping at once loses a third of two threads' gain at 0.1 ms of work).
+// Sleeping and waking costs 50 us and more; layers of a network follow each other within a few. So a worker spins this
+// long before it sleeps (measured: sleeping at once loses a third of two threads' gain at 0.1 ms of work).
 constexpr auto kSpin = std::chrono::microseconds(100);
 
 thread_local bool t_inside = false;
@@ -56,7 +58,7 @@ class Pool {
     fn_ = fn;
     context_ = context;
     pending_.store(parts - 1, std::memory_order_relaxed);
-    epoch_ = (epoch_ + 1) & 0xffffffffffffu;
+    ++epoch_;  // 2^48 jobs take a few years
     state_.store(epoch_ << 16 | static_cast<uint64_t>(parts));
     if (sleepers_.load() > 0) {
       std::lock_guard<std::mutex> lock(sleep_);
@@ -64,12 +66,15 @@ class Pool {
     }
     t_inside = true;
     fn(context, 0, parts);
+    for (int part = parts - 1; part > 0; --part) {
+      if (claim(part, epoch_)) run_part(part, parts);
+    }
     t_inside = false;
     for (int spins = 0; pending_.load(std::memory_order_acquire) != 0; ++spins) {
-      if (spins < 20000) {
+      if (spins < 1000) {
         cpu_relax();
       } else {
-        sched_yield();  // more threads than cores: let the worker run
+        sched_yield();  // more threads than cores: let the worker finish
       }
     }
     return true;
@@ -84,10 +89,19 @@ class Pool {
     for (;;) {
       seen = wait(seen);
       const int parts = static_cast<int>(seen & 0xffff);
-      if (index >= parts) continue;
-      fn_(context_, index, parts);
-      pending_.fetch_sub(1, std::memory_order_release);
+      if (index < parts && claim(index, seen >> 16)) run_part(index, parts);
     }
+  }
+
+  bool claim(int part, uint64_t epoch) {
+    std::atomic<uint64_t>& word = claims_[part].epoch;
+    uint64_t last = word.load();
+    return last < epoch && word.compare_exchange_strong(last, epoch);
+  }
+
+  void run_part(int part, int parts) {
+    fn_(context_, part, parts);
+    pending_.fetch_sub(1, std::memory_order_release);
   }
 
   uint64_t wait(uint64_t seen) {
@@ -110,6 +124,10 @@ class Pool {
   uint64_t epoch_ = 0;
   detail::PartFn fn_ = nullptr;
   void* context_ = nullptr;
+  struct alignas(64) Claim {
+    std::atomic<uint64_t> epoch{0};
+  };
+  Claim claims_[kMaxThreads];
   alignas(64) std::atomic<uint64_t> state_{0};
   alignas(64) std::atomic<int> pending_{0};
   alignas(64) std::atomic<int> sleepers_{0};
@@ -117,8 +135,8 @@ class Pool {
   std::condition_variable wake_;
 };
 
-// Never destroyed: workers wait on it until the process ends. A fork leaves the child with a pool whose workers do not exist,
-// so the child starts a new one and forgets the old.
+// Never destroyed: workers wait on it until the process ends. A fork leaves the child with a pool whose workers do not
+// exist, so the child starts a new one and forgets the old.
 Pool* g_pool = nullptr;
 
 void before_fork() { g_pool->lock(); }
@@ -186,7 +204,8 @@ int num_threads() {
 
 void set_num_threads(int n) {
   if (n < 0 || n > kMaxThreads) {
-    throw std::invalid_argument("set_num_threads: " + std::to_string(n) + " is not in 0.." + std::to_string(kMaxThreads));
+    throw std::invalid_argument("set_num_threads: " + std::to_string(n) + " is not in 0.." +
+                                std::to_string(kMaxThreads));
   }
   g_threads.store(n, std::memory_order_relaxed);
 }

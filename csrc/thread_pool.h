@@ -1,4 +1,5 @@
-// A small persistent pool. parallel() splits work statically; the caller takes part 0; workers spin briefly before sleeping.
+// A small persistent pool. Work is split statically; the caller takes part 0 and any part that no worker has begun;
+// workers spin briefly before sleeping.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +15,9 @@ using PartFn = void (*)(void* context, int part, int parts);
 void run_parts(int parts, PartFn fn, void* context);
 }  // namespace detail
 
-// body(part, parts) for every part in [0, parts), each on its own thread where the pool is free, else one after the other.
-// body must not throw. Calls from inside a body, and calls while another thread holds the pool, run in the caller.
+// body(part, parts) for every part in [0, parts), each on its own thread where the pool is free, else one after the
+// other. body must not throw. Calls from inside a body, and calls while another thread holds the pool, run in the
+// caller.
 template <typename Body>
 void parallel(int parts, Body&& body) {
   if (parts <= 1) {
@@ -26,7 +28,8 @@ void parallel(int parts, Body&& body) {
   detail::run_parts(parts, call, const_cast<void*>(static_cast<const void*>(&body)));
 }
 
-// body(begin, end) over [0, n) in at most `threads` contiguous ranges of at least `grain` items, equal to within one grain.
+// body(begin, end) over [0, n) in at most `threads` contiguous ranges of at least `grain` items, equal to within one
+// grain.
 template <typename Body>
 void parallel_for(int threads, int64_t n, int64_t grain, Body&& body) {
   grain = std::max<int64_t>(grain, 1);
