@@ -1,8 +1,8 @@
 """lowbit beside its peers: `python bench/run.py --kernels --nets --calls --threads 1,2 --isa amx,avx512 --markdown`.
 
 A level is a process of its own, in which the peers are held to it as far as they can be: at `avx512` and below the
-process is refused AMX (amx.py), at `avx2` oneDNN and MKL are told to stay there (onnxruntime
-cannot be told and is left out).
+process is refused AMX (amx.py), at `avx2` oneDNN and MKL are told to stay there and only
+their float32 is compared.
 """
 
 import argparse
