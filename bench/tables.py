@@ -1,5 +1,7 @@
 """Rows of a comparison as lines and as Markdown tables."""
 
+import math
+
 from compare import OURS, Row, geometric_mean
 
 NAMES = {"gemm_i8": "GEMM, m x n x k", "conv2d_i8": "3x3 convolution", "net": "whole nets, batch 1"}
@@ -14,6 +16,10 @@ def line(row: Row) -> str:
             f"{label} {row.macs / t.best / 1e9:.1f} ({row.macs / t.median / 1e9:.1f})" for label, t in row.times.items()
         ]
     return f"{row.isa} {row.threads}t {row.name}: {row.ratio:.2f} x, {row.share:.0%} of limit | " + "  ".join(values)
+
+
+def _number(value: float, how: str) -> str:
+    return "-" if math.isnan(value) else format(value, how)
 
 
 def _table(kind: str, rows: list[Row]) -> list[str]:
@@ -34,13 +40,18 @@ def _table(kind: str, rows: list[Row]) -> list[str]:
         best_float = min(floats, key=lambda label: floats[label].best, default=None)
         out.append(
             f"| {row.name} | {row.threads} "
-            f"| {f'{show(row, mine.best)} ({show(row, mine.median)})' if mine else '-'} | {row.share:.0%} "
-            f"| {f'{show(row, row.times[row.best_peer].best)} {row.best_peer}' if row.low else '-'} | {row.ratio:.2f} "
-            f"| {f'{show(row, floats[best_float].best)} {best_float}' if best_float else '-'} | {row.float_ratio:.2f} |"
+            f"| {f'{show(row, mine.best)} ({show(row, mine.median)})' if mine else '-'} | {_number(row.share, '.0%')} "
+            f"| {f'{show(row, row.times[row.best_peer].best)} {row.best_peer}' if row.low else '-'} "
+            f"| {_number(row.ratio, '.2f')} "
+            f"| {f'{show(row, floats[best_float].best)} {best_float}' if best_float else '-'} "
+            f"| {_number(row.float_ratio, '.2f')} |"
         )
     for threads in dict.fromkeys(row.threads for row in rows):
-        mean = geometric_mean([row.ratio for row in rows if row.threads == threads])
-        out.append(f"| **geometric mean** | {threads} | | | | **{mean:.2f}** | | |")
+        some = [row for row in rows if row.threads == threads]
+        mean, over_float = (geometric_mean([getattr(row, key) for row in some]) for key in ("ratio", "float_ratio"))
+        out.append(
+            f"| **geometric mean** | {threads} | | | | **{_number(mean, '.2f')}** | | **{_number(over_float, '.2f')}** |"
+        )
     return [*out, ""]
 
 

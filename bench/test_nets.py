@@ -19,7 +19,7 @@ def test_lowbit(net, isa, threads, timed):
     timed(ours.net(net, threads, isa), nets.NETS[net].macs)
 
 
-@pytest.mark.parametrize("label", ["onnxruntime int8 u8", "openvino int8", "onnxruntime fp32", "openvino fp32"])
+@pytest.mark.parametrize("label", ["onnxruntime int8", "openvino int8", "onnxruntime fp32", "openvino fp32"])
 def test_peer(net, label, threads, timed):
     low, full = peers.net(net, threads)
     calls = {**low, **full}

@@ -16,13 +16,17 @@ class Timing:
 
 
 def settle(limit: float = 0.3) -> None:
-    """Waits until this process is idle: a thread pool spins after its work and would hold a core of the next one."""
+    """Waits until this process is idle: a thread pool spins after its work and would hold a core of the next one.
+
+    onnxruntime's workers spin for 20 ms. The kernel may account a running thread's time only at its ticks (4 ms), so two
+    quiet spells longer than a tick are asked for.
+    """
     end = time.perf_counter() + limit
-    while time.perf_counter() < end:
+    quiet = 0
+    while quiet < 2 and time.perf_counter() < end:
         used = time.process_time()
-        time.sleep(1e-3)
-        if time.process_time() - used < 3e-4:
-            return
+        time.sleep(6e-3)
+        quiet = quiet + 1 if time.process_time() - used < 1e-3 else 0
 
 
 def interleave(
