@@ -7,7 +7,6 @@ The engine has its own reader in C++ (``csrc/model/container.cpp``), which check
 import json
 import os
 import re
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowbit._core import FormatError
+from lowbit.atomic import write_aside
 
 VERSION = 1
 ALIGNMENT = 64
@@ -123,18 +123,8 @@ def write_container(
         {'note': 'empty'}
     """
     data = to_bytes(tensors, plan, manifest)
-    target = Path(path)
-    handle, aside = tempfile.mkstemp(prefix=target.name + ".", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)
-        os.replace(aside, target)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    with write_aside(Path(path)) as aside:
+        aside.write_bytes(data)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> Json:
