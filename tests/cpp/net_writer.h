@@ -1,0 +1,188 @@
+// Small .lowbit files for tests, written from C++: tensors, ops, parameters, checksums.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace nets {
+
+using Json = nlohmann::ordered_json;
+using Bytes = std::vector<std::byte>;
+
+inline std::string crc32_text(const std::string& bytes) {
+  uint32_t crc = ~0u;
+  for (unsigned char byte : bytes) {
+    crc ^= byte;
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ (crc & 1 ? 0xedb88320u : 0);
+  }
+  char text[9];
+  std::snprintf(text, sizeof text, "%08x", static_cast<unsigned>(~crc));
+  return text;
+}
+
+// A file of this header, padded, its own checksum made right; the data as it is.
+inline Bytes sealed(Json header, const std::string& data) {
+  const std::string key = "\"header_crc32\":\"";
+  header["__metadata__"]["header_crc32"] = "00000000";
+  std::string text = header.dump(-1, ' ', false, Json::error_handler_t::replace);
+  text.append((64 - (8 + text.size()) % 64) % 64, ' ');
+  text.replace(text.find(key) + key.size(), 8, crc32_text(text));
+  std::string file(8, '\0');
+  for (size_t i = 0; i < 8; ++i) file[i] = static_cast<char>(text.size() >> (8 * i) & 255);
+  file += text + data;
+  Bytes out(file.size());
+  std::memcpy(out.data(), file.data(), file.size());
+  return out;
+}
+
+class NetWriter {
+ public:
+  explicit NetWriter(uint32_t seed = 1) : random_(seed) {}
+
+  // dtype "float32", "int8", "uint8"; a scale of 0 is none (float32, raw bytes).
+  int tensor(const std::string& dtype, std::vector<int64_t> item, float scale = 0, int zero_point = 0) {
+    item.insert(item.begin(), -1);
+    Json entry = {{"name", "t" + std::to_string(tensors_.size())}, {"dtype", dtype}, {"shape", item}};
+    if (scale > 0) {
+      size_t index = 0;
+      while (index < scales_.size() && scales_[index] != scale) ++index;
+      if (index == scales_.size()) scales_.push_back(scale);
+      entry["scale"] = index;
+      entry["zero_point"] = zero_point;
+    }
+    tensors_.push_back(entry);
+    return static_cast<int>(tensors_.size()) - 1;
+  }
+  int input(const std::string& dtype, std::vector<int64_t> item, float scale = 0, int zero_point = 0) {
+    inputs_.push_back(tensor(dtype, std::move(item), scale, zero_point));
+    return inputs_.back();
+  }
+
+  int op(const std::string& kind, std::vector<int> in, int out, Json attrs = Json::object(),
+         Json params = Json::object()) {
+    ops_.push_back({{"op", kind},
+                    {"name", kind + "_" + std::to_string(ops_.size())},
+                    {"inputs", in},
+                    {"outputs", {out}},
+                    {"attrs", attrs},
+                    {"params", params}});
+    return out;
+  }
+  void output(int tensor) { outputs_.push_back(tensor); }
+
+  template <typename T>
+  std::string file(const std::string& name, const char* dtype, std::vector<int64_t> shape,
+                   const std::vector<T>& values) {
+    std::string bytes(values.size() * sizeof(T), '\0');
+    if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
+    files_.push_back({name, dtype, std::move(shape), std::move(bytes)});
+    return name;
+  }
+
+  // Random int8 weights (oc, rest...), a scale per channel and a bias, as conv2d and gemm want them.
+  Json weights(int64_t oc, std::vector<int64_t> rest) {
+    int64_t depth = 1;
+    for (int64_t d : rest) depth *= d;
+    std::vector<int8_t> w(static_cast<size_t>(oc * depth));
+    for (int8_t& v : w) v = static_cast<int8_t>(number(-127, 127));
+    std::vector<float> scale(static_cast<size_t>(oc));
+    for (float& s : scale) s = static_cast<float>(number(50, 150)) / 12800.0f / std::sqrt(static_cast<float>(depth));
+    std::vector<int32_t> bias(static_cast<size_t>(oc));
+    for (int32_t& b : bias) b = static_cast<int32_t>(number(-1000, 1000));
+    const std::string at = "op" + std::to_string(ops_.size());
+    rest.insert(rest.begin(), oc);
+    return {{"weight", file(at + ".weight", "I8", rest, w)},
+            {"weight_scale", file(at + ".weight_scale", "F32", {oc}, scale)},
+            {"bias", file(at + ".bias", "I32", {oc}, bias)}};
+  }
+
+  Json plan() const {
+    return {{"version", 1}, {"tensors", tensors_}, {"inputs", inputs_}, {"outputs", outputs_}, {"ops", ops_}};
+  }
+
+  Bytes bytes() const { return bytes(plan()); }
+  Bytes bytes(const Json& plan) const {
+    std::vector<File> files = files_;
+    std::string scales(scales_.size() * sizeof(float), '\0');
+    if (!scales.empty()) std::memcpy(scales.data(), scales_.data(), scales.size());
+    files.push_back({"activation_scales", "F32", {static_cast<int64_t>(scales_.size())}, scales});
+    Json header = {{"__metadata__", Json::object()}}, crcs = Json::object();
+    std::string data;
+    int pads = 0;
+    for (const File& f : files) {
+      if (data.size() % 64) {
+        const size_t gap = 64 - data.size() % 64;
+        header["__pad_" + std::to_string(pads++)] = {
+            {"dtype", "U8"}, {"shape", {gap}}, {"data_offsets", {data.size(), data.size() + gap}}};
+        data.append(gap, '\0');
+      }
+      header[f.name] = {
+          {"dtype", f.dtype}, {"shape", f.shape}, {"data_offsets", {data.size(), data.size() + f.bytes.size()}}};
+      crcs[f.name] = crc32_text(f.bytes);
+      data += f.bytes;
+    }
+    header["__metadata__"] = {{"format", "lowbit"},         {"version", "1"},       {"plan", plan.dump()},
+                              {"manifest", "{\"test\":1}"}, {"crc32", crcs.dump()}, {"header_crc32", "00000000"}};
+    return sealed(header, data);
+  }
+
+  int64_t number(int64_t lo, int64_t hi) { return std::uniform_int_distribution<int64_t>(lo, hi)(random_); }
+
+ private:
+  struct File {
+    std::string name, dtype;
+    std::vector<int64_t> shape;
+    std::string bytes;
+  };
+  std::mt19937 random_;
+  std::vector<Json> tensors_, ops_;
+  std::vector<int> inputs_, outputs_;
+  std::vector<float> scales_;
+  std::vector<File> files_;
+};
+
+// A small net with most of what real ones have: stem, depthwise and pointwise layers, a residual, a fire module
+// (concatenation written in place), squeeze and excite, look-up activation, pools, a float tail. (b, 3, 12, 12) -> (b,
+// 10).
+inline NetWriter small_net() {
+  NetWriter net;
+  const int x = net.input("float32", {3, 12, 12});
+  const auto codes = [&](std::vector<int64_t> item, float scale = 0.1f) {
+    return net.tensor("int8", std::move(item), scale, 3);
+  };
+  const auto pads = [](int p) { return Json{{"pads", {p, p, p, p}}}; };
+  const int q = net.op("quantize", {x}, codes({12, 12, 3}, 0.03f), {{"nchw_to_nhwc", true}, {"lo", -127}});
+  const int stem = net.op("conv2d", {q}, codes({12, 12, 16}), pads(1), net.weights(16, {3, 3, 3}));
+  Json depthwise = pads(1);
+  depthwise["groups"] = 16;
+  const int deep = net.op("conv2d", {stem}, codes({12, 12, 16}), depthwise, net.weights(16, {3, 3, 1}));
+  const int sum =
+      net.op("conv2d", {deep, stem}, codes({12, 12, 16}), {{"rounding", "gemmlowp"}}, net.weights(16, {1, 1, 16}));
+  const int squeeze = net.op("average_pool", {sum}, codes({1, 1, 16}), {{"kernel", {12, 12}}});
+  std::vector<uint8_t> table(256);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<uint8_t>(i * 7 + 3);
+  const int gate = net.op("lookup", {squeeze}, net.tensor("uint8", {1, 1, 16}, 1.0f / 255, 0), Json::object(),
+                          {{"table", net.file("gate.table", "U8", {256}, table)}});
+  const int scaled = net.op("mul", {sum, gate}, codes({12, 12, 16}));
+  const int pooled =
+      net.op("max_pool", {scaled}, net.tensor("int8", {6, 6, 16}, 0.1f, 3), {{"kernel", {2, 2}}, {"strides", {2, 2}}});
+  const int left =
+      net.op("conv2d", {pooled}, net.tensor("int8", {6, 6, 8}, 0.1f, 3), Json::object(), net.weights(8, {1, 1, 16}));
+  const int right =
+      net.op("conv2d", {pooled}, net.tensor("int8", {6, 6, 24}, 0.1f, 3), pads(1), net.weights(24, {3, 3, 16}));
+  const int both = net.op("concat", {left, right}, net.tensor("int8", {6, 6, 32}, 0.1f, 3), {{"axis", 3}});
+  const int self = net.op("add", {both, both}, net.tensor("int8", {6, 6, 32}, 0.2f, 3), {{"lo", -100}});
+  const int flat = net.op("reshape", {self}, net.tensor("int8", {6 * 6 * 32}, 0.2f, 3));
+  const int logits = net.op("gemm", {flat}, net.tensor("float32", {10}), Json::object(), net.weights(10, {6 * 6 * 32}));
+  net.output(net.op("softmax", {logits}, net.tensor("float32", {10})));
+  return net;
+}
+
+}  // namespace nets
