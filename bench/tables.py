@@ -48,10 +48,9 @@ def _table(kind: str, rows: list[Row]) -> list[str]:
         )
     for threads in dict.fromkeys(row.threads for row in rows):
         some = [row for row in rows if row.threads == threads]
-        mean, over_float = (geometric_mean([getattr(row, key) for row in some]) for key in ("ratio", "float_ratio"))
-        out.append(
-            f"| **geometric mean** | {threads} | | | | **{_number(mean, '.2f')}** | | **{_number(over_float, '.2f')}** |"
-        )
+        keys = ("ratio", "float_ratio")
+        mean, over_float = (_number(geometric_mean([getattr(row, k) for row in some]), ".2f") for k in keys)
+        out.append(f"| **geometric mean** | {threads} | | | | **{mean}** | | **{over_float}** |")
     return [*out, ""]
 
 

@@ -18,8 +18,8 @@ class Timing:
 def settle(limit: float = 0.3) -> None:
     """Waits until this process is idle: a thread pool spins after its work and would hold a core of the next one.
 
-    onnxruntime's workers spin for 20 ms. The kernel may account a running thread's time only at its ticks (4 ms), so two
-    quiet spells longer than a tick are asked for.
+    onnxruntime's workers spin for 20 ms. The kernel may account a running thread's time only at its ticks (4 ms), so
+    two quiet spells longer than a tick are asked for.
     """
     end = time.perf_counter() + limit
     quiet = 0
