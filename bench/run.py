@@ -129,6 +129,9 @@ def main() -> None:
             subprocess.run(command, check=True, env={**os.environ, **held})
             report["levels"].append(json.loads(path.read_text()))
     if args.markdown:
+        about = report["machine"]
+        names = ", ".join(f"{name} {number}" for name, number in about["peers"].items())
+        print(f"{about['date']}, {about['cpu']}, {about['cores']} cores, Python {about['python']}; {names}\n")
         for level in report["levels"]:
             print(level["tables"])
     if args.json:
