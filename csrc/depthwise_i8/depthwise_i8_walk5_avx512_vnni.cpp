@@ -1,7 +1,11 @@
-// 5x5 and stride 1 or 2 with the epilogue fused: vpdpbusd on seven groups of four taps, five columns of the first four
-// rows and two pieces of the fifth row (28 taps of which 25 count). The interleaved inputs of up to 16 output pixels
-// are written to 14 KB of the stack, because five columns of four registers and the accumulators do not fit 32; then
-// each pair of quarters of a block keeps its 14 weight registers while the pixels pass.
+// 5x5 and stride 1 or 2 with the epilogue fused: vpdpbusd on groups of four taps. The first four of the input rows are
+// interleaved column by column; what is left of the window is grouped two ways:
+//   stride 1: two output rows at a time, which share the columns (the second has its weights shifted down by one tap);
+//             the fifth and sixth row by pairs of columns, (r4[x], r5[x], r4[x + 1], r5[x + 1]): three more groups
+//   stride 2: one output row; the fifth row by fours, (r4[x] ... r4[x + 3]): two more groups
+// The interleaved bytes of a chunk of output pixels go to 17 KB of the stack, because five columns of four registers
+// and the accumulators do not fit 32; then each pair of quarters of a block keeps its weights in registers while pixels
+// pass. Four pixels are eight chains of dependent products, which hides their latency.
 #include "depthwise_i8/depthwise_i8_block_avx512_vnni.h"
 #include "depthwise_i8/depthwise_i8_kernel.h"
 #include "target.h"
@@ -14,129 +18,201 @@ LOWBIT_TARGET_BEGIN_AVX512_VNNI
 namespace lowbit {
 namespace {
 
-constexpr int kChunk = 16;  // output pixels
-
-LOWBIT_INLINE void dot(__m512i& acc, __m512i u8, __m512i s8) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8));
-}
-
-// What a chunk of output pixels reads, interleaved. Output pixel i reads columns [i * stride, i * stride + 5), fifth[i]
-// (its fifth row's first four taps) and the first byte of fifth[i + 4 / stride] (the last one).
-struct Interleaved {
-  __m512i column[2 * kChunk + 3][4];
-  __m512i fifth[kChunk + 4][4];
+template <int kStride>
+struct Plan;
+template <>
+struct Plan<1> {
+  static constexpr int kRows = 2, kIn = 6, kGroups = 8, kChunk = 28;  // output rows, input rows, groups, output pixels
+};
+template <>
+struct Plan<2> {
+  static constexpr int kRows = 1, kIn = 5, kGroups = 7, kChunk = 14;
 };
 
-LOWBIT_INLINE void interleave_words(__m512i to[4], __m512i lo0, __m512i hi0, __m512i lo1, __m512i hi1) {
-  to[0] = _mm512_unpacklo_epi16(lo0, lo1);
-  to[1] = _mm512_unpackhi_epi16(lo0, lo1);
-  to[2] = _mm512_unpacklo_epi16(hi0, hi1);
-  to[3] = _mm512_unpackhi_epi16(hi0, hi1);
+// What a chunk reads, interleaved. Output pixel i reads column[i * stride + kx] for kx < 5, and rest[i + 2 * g] for the
+// groups that are left.
+struct Interleaved {
+  __m512i column[33][4];
+  __m512i rest[34][4];
+};
+
+LOWBIT_INLINE void dot(__m512i& acc, __m512i u8, __m512i s8) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "vm"(s8));  // GCC 12's intrinsic copies accumulators here
 }
 
+struct Pair {
+  __m512i lo, hi;
+};
+
+LOWBIT_INLINE Pair pair(__m512i a, __m512i b) { return {_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b)}; }
+
+LOWBIT_INLINE void interleave(Pair a, Pair b, __m512i to[4]) {
+  to[0] = _mm512_unpacklo_epi16(a.lo, b.lo);
+  to[1] = _mm512_unpackhi_epi16(a.lo, b.lo);
+  to[2] = _mm512_unpacklo_epi16(a.hi, b.hi);
+  to[3] = _mm512_unpackhi_epi16(a.hi, b.hi);
+}
+
+// ix: the first pixel's first column.
 template <int kStride, int kSets, bool kMasked>
-void interleave(const Block& b, const Rows<5, kSets>& rows, int64_t ix, int64_t pixels, Interleaved& to) {
+void interleave_chunk(const Block& b, const Rows<Plan<kStride>::kIn, kSets>& rows, int64_t ix, int64_t pixels,
+                      Interleaved& to) {
+  constexpr int kIn = Plan<kStride>::kIn;
   const auto inside = [&](int64_t x) LOWBIT_INLINE_LAMBDA { return x >= 0 && x < b.w; };
-  const auto at = [&](int r, int64_t x)
-                      LOWBIT_INLINE_LAMBDA { return load<5, kSets, kMasked>(rows, r, x * b.ldx, b.mask); };
+  const auto row = [&](int r, int64_t x)
+                       LOWBIT_INLINE_LAMBDA { return load<kIn, kSets, kMasked>(rows, r, x * b.ldx, b.mask); };
   for (int64_t i = 0; i < (pixels - 1) * kStride + 5; ++i) {
-    __m512i* column = to.column[i];
-    if (inside(ix + i)) {
-      const __m512i r0 = at(0, ix + i), r1 = at(1, ix + i), r2 = at(2, ix + i), r3 = at(3, ix + i);
-      interleave_words(column, _mm512_unpacklo_epi8(r0, r1), _mm512_unpackhi_epi8(r0, r1), _mm512_unpacklo_epi8(r2, r3),
-                       _mm512_unpackhi_epi8(r2, r3));
+    const int64_t x = ix + i;
+    if (inside(x)) {
+      interleave(pair(row(0, x), row(1, x)), pair(row(2, x), row(3, x)), to.column[i]);
     } else {
-      column[0] = column[1] = column[2] = column[3] = b.outside;
+      to.column[i][0] = to.column[i][1] = to.column[i][2] = to.column[i][3] = b.outside;
     }
   }
-  // Pairs of neighbours first: fifth[i] is the pair at i * stride and the pair two columns on.
-  __m512i lo[2 / kStride], hi[2 / kStride];  // a ring
-  constexpr int kAhead = 2 / kStride;
-  for (int64_t i = 0; i < pixels + 4 / kStride + kAhead; ++i) {
-    const int64_t x = ix + i * kStride;
-    const __m512i left = inside(x) ? at(4, x) : b.outside, right = inside(x + 1) ? at(4, x + 1) : b.outside;
-    const __m512i lo1 = _mm512_unpacklo_epi8(left, right), hi1 = _mm512_unpackhi_epi8(left, right);
-    if (i >= kAhead) interleave_words(to.fifth[i - kAhead], lo[i % kAhead], hi[i % kAhead], lo1, hi1);
-    lo[i % kAhead] = lo1;
-    hi[i % kAhead] = hi1;
+  const auto rest = [&](int64_t x) LOWBIT_INLINE_LAMBDA {
+    if constexpr (kStride == 1) {
+      return inside(x) ? pair(row(4, x), row(kIn - 1, x)) : Pair{b.outside, b.outside};
+    } else {
+      return pair(inside(x) ? row(4, x) : b.outside, inside(x + 1) ? row(4, x + 1) : b.outside);
+    }
+  };
+  Pair left = rest(ix);
+  for (int64_t i = 0; i < pixels + 4 / kStride; ++i) {
+    const Pair right = rest(ix + (i + 1) * kStride);
+    interleave(left, right, to.rest[i]);
+    left = right;
   }
 }
 
-// Quarters kPair * 2 and kPair * 2 + 1 of kPixels pixels from the i-th of the chunk on, to words.
-template <int kStride, int kPixels, int kPair>
-LOWBIT_INLINE void quarters(const Block& b, const Interleaved& in, int64_t i, __m512i out[kPixels]) {
-  __m512i acc[kPixels][2];
+// Quarters kHalf * 2 and kHalf * 2 + 1 of kPixels pixels from the i-th of the chunk on, to words.
+template <int kStride, int kPixels, bool kBare, int kHalf>
+LOWBIT_INLINE void half(const Block& b, const int8_t* weights, const Interleaved& in, int64_t i, __m512i out[kPixels]) {
+  constexpr int kGroups = Plan<kStride>::kGroups;
+  __m512i w[kGroups][2], acc[kPixels][2];
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
-    const int q = kPair * 2 + h;
-    __m512i w[7];
-#pragma GCC unroll 7
-    for (int g = 0; g < 7; ++g) w[g] = _mm512_loadu_si512(b.weights + (g * 4 + q) * kDepthwiseBlock);
-    const __m512i init = _mm512_loadu_si512(b.init + q * 16);
+    const int q = kHalf * 2 + h;
+#pragma GCC unroll 8
+    for (int g = 0; g < kGroups; ++g) w[g][h] = _mm512_loadu_si512(weights + (g * 4 + q) * kDepthwiseBlock);
 #pragma GCC unroll 4
-    for (int p = 0; p < kPixels; ++p) acc[p][h] = init;
+    for (int p = 0; p < kPixels; ++p) acc[p][h] = _mm512_loadu_si512(b.init + q * 16);
+  }
 #pragma GCC unroll 16
-    for (int x = 0; x < (kPixels - 1) * kStride + 5; ++x) {
-      const __m512i column = in.column[i * kStride + x][q];
+  for (int x = 0; x < (kPixels - 1) * kStride + 5; ++x) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const __m512i column = in.column[i * kStride + x][kHalf * 2 + h];
 #pragma GCC unroll 4
       for (int p = 0; p < kPixels; ++p) {
         const int kx = x - p * kStride;
-        if (kx >= 0 && kx < 5) dot(acc[p][h], column, w[kx]);
+        if (kx >= 0 && kx < 5) dot(acc[p][h], column, w[kx][h]);
       }
     }
+  }
+#pragma GCC unroll 3
+  for (int g = 5; g < kGroups; ++g) {
 #pragma GCC unroll 4
     for (int p = 0; p < kPixels; ++p) {
-      dot(acc[p][h], in.fifth[i + p][q], w[5]);
-      dot(acc[p][h], in.fifth[i + p + 4 / kStride][q], w[6]);
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) dot(acc[p][h], in.rest[i + p + (g - 5) * 2][kHalf * 2 + h], w[g][h]);
     }
   }
 #pragma GCC unroll 4
-  for (int p = 0; p < kPixels; ++p) out[p] = words<false>(acc[p][0], acc[p][1], b.scale + kPair * 32, b);
+  for (int p = 0; p < kPixels; ++p) out[p] = words<kBare>(acc[p][0], acc[p][1], b.scale + kHalf * 32, b);
 }
 
-template <int kStride, int kPixels, int kSets, bool kMasked>
-void outputs(const Block& b, const Interleaved& in, int64_t i, int64_t oy, int64_t ox) {
-  __m512i words0[kPixels], words1[kPixels];
-  quarters<kStride, kPixels, 0>(b, in, i, words0);
-  quarters<kStride, kPixels, 1>(b, in, i, words1);
+// kPixels pixels from the i-th of the chunk that starts at ox, of the output rows from oy on that exist.
+template <int kStride, int kPixels, int kSets, bool kMasked, bool kBare>
+void outputs(const Block& b, const int8_t* weights, const Interleaved& in, int64_t i, int64_t oy, int64_t ox) {
+  constexpr int kRows = Plan<kStride>::kRows;
+  for (int r = 0; r < kRows && oy + r < b.end; ++r, weights += 8 * 4 * kDepthwiseBlock) {
+    __m512i words0[kPixels], words1[kPixels];
+    half<kStride, kPixels, kBare, 0>(b, weights, in, i, words0);
+    half<kStride, kPixels, kBare, 1>(b, weights, in, i, words1);
 #pragma GCC unroll 4
-  for (int p = 0; p < kPixels; ++p) store<kSets, kMasked>(b, bytes<false>(words0[p], words1[p], b), oy, 1, ox + i + p);
+    for (int p = 0; p < kPixels; ++p) {
+      store<kSets, kMasked>(b, bytes<kBare>(words0[p], words1[p], b), oy + r, kRows, ox + i + p);
+    }
+  }
 }
 
-template <int kStride, int kSets, bool kMasked>
+// The packed groups, five columns (w0, w1, w2, w3) and the fifth row (w4[0] ... w4[3]), (w4[4], 0, 0, 0), as the eight
+// groups of the first and the eight of the second output row of a pair.
+void weights_of_pair(const int8_t* packed, int8_t* to) {
+  constexpr int kGroup = 4 * kDepthwiseBlock, kRow = 8 * kGroup;
+  for (int q = 0; q < 4; ++q, packed += kDepthwiseBlock, to += kDepthwiseBlock) {
+    const auto group = [&](int g) LOWBIT_INLINE_LAMBDA { return _mm512_loadu_si512(packed + g * kGroup); };
+    const auto put = [&](int g, __m512i first, __m512i second) LOWBIT_INLINE_LAMBDA {
+      _mm512_storeu_si512(to + g * kGroup, first);
+      _mm512_storeu_si512(to + kRow + g * kGroup, second);
+    };
+    __m512i last[6];  // w3 of every column, as dwords
+    last[5] = _mm512_setzero_si512();
+    for (int g = 0; g < 5; ++g) {
+      last[g] = _mm512_srli_epi32(group(g), 24);
+      put(g, group(g), _mm512_slli_epi32(group(g), 8));
+    }
+    const __m512i byte = _mm512_set1_epi32(0xff), fifth = group(5);
+    const auto spread = [&](__m512i two) LOWBIT_INLINE_LAMBDA {  // (a, b, ...) to (a, 0, b, 0)
+      return _mm512_or_si512(_mm512_and_si512(two, byte),
+                             _mm512_slli_epi32(_mm512_and_si512(_mm512_srli_epi32(two, 8), byte), 16));
+    };
+    const __m512i rest[3] = {spread(fifth), spread(_mm512_srli_epi32(fifth, 16)), group(6)};
+    for (int g = 0; g < 3; ++g) {
+      const __m512i fourth = _mm512_or_si512(last[2 * g], _mm512_slli_epi32(last[2 * g + 1], 16));
+      put(5 + g, rest[g], _mm512_or_si512(fourth, _mm512_slli_epi32(rest[g], 8)));
+    }
+  }
+}
+
+template <int kStride, int kSets, bool kMasked, bool kBare>
 void walk_block(const DepthwiseWalkI8& k, int64_t block) {
+  constexpr int kRows = Plan<kStride>::kRows, kIn = Plan<kStride>::kIn, kChunk = Plan<kStride>::kChunk;
   Constants constants;
   fill_constants(k, block, constants);
   const Block b = block_at(k, block, constants);
+  alignas(64) int8_t pair_weights[2 * 8 * 4 * kDepthwiseBlock];
+  const int8_t* weights = b.weights;
+  if constexpr (kRows == 2) {
+    weights_of_pair(b.weights, pair_weights);
+    weights = pair_weights;
+  }
   Interleaved in;
-  for (int64_t oy = k.begin; oy < k.end; oy += kSets) {
-    const auto rows = rows_at<5, kSets>(k, b.first, oy, 1);
+  for (int64_t oy = k.begin; oy < k.end; oy += kSets * kRows) {
+    const auto rows = rows_at<kIn, kSets>(k, b.first, oy, kRows);
     for (int64_t ox = 0; ox < k.out_w; ox += kChunk) {
       const int64_t pixels = k.out_w - ox < kChunk ? k.out_w - ox : kChunk;
-      interleave<kStride, kSets, kMasked>(b, rows, ox * kStride - k.pad_left, pixels, in);
+      interleave_chunk<kStride, kSets, kMasked>(b, rows, ox * kStride - k.pad_left, pixels, in);
       int64_t i = 0;
-      for (; i + 4 <= pixels; i += 4) outputs<kStride, 4, kSets, kMasked>(b, in, i, oy, ox);
-      if (pixels - i >= 2) {
-        outputs<kStride, 2, kSets, kMasked>(b, in, i, oy, ox);
-        i += 2;
+      while (i < pixels) {
+        const int64_t left = pixels - i;
+        if (left == 4 || left > 6) {
+          outputs<kStride, 4, kSets, kMasked, kBare>(b, weights, in, i, oy, ox);
+          i += 4;
+        } else if (left >= 3) {
+          outputs<kStride, 3, kSets, kMasked, kBare>(b, weights, in, i, oy, ox);
+          i += 3;
+        } else {
+          outputs<kStride, 1, kSets, kMasked, kBare>(b, weights, in, i, oy, ox);
+          ++i;
+        }
       }
-      if (i < pixels) outputs<kStride, 1, kSets, kMasked>(b, in, i, oy, ox);
     }
   }
 }
 
-template <int kStride>
+template <int kStride, bool kBare>
 void walk(const DepthwiseWalkI8& k) {
   for (int64_t block = k.first_block; block < k.last_block; ++block) {
     const int64_t width = k.c - block * kDepthwiseBlock;
     if (width >= 64) {
-      walk_block<kStride, 1, false>(k, block);
+      walk_block<kStride, 1, false, kBare>(k, block);
     } else if (width > 32) {
-      walk_block<kStride, 1, true>(k, block);
+      walk_block<kStride, 1, true, kBare>(k, block);
     } else if (width > 16) {
-      walk_block<kStride, 2, true>(k, block);
+      walk_block<kStride, 2, true, kBare>(k, block);
     } else {
-      walk_block<kStride, 4, true>(k, block);
+      walk_block<kStride, 4, true, kBare>(k, block);
     }
   }
 }
@@ -145,9 +221,9 @@ void walk(const DepthwiseWalkI8& k) {
 
 void depthwise_i8_walk5_avx512_vnni(const DepthwiseWalkI8& k) noexcept {
   if (k.stride == 1) {
-    walk<1>(k);
+    is_bare(k) ? walk<1, true>(k) : walk<1, false>(k);
   } else {
-    walk<2>(k);
+    is_bare(k) ? walk<2, true>(k) : walk<2, false>(k);
   }
 }
 

@@ -88,36 +88,67 @@ void gemm_f32_strip_avx512_vnni(const StripF32& s) noexcept {
   }
 }
 
-// 16 channels of 4 pixels: five loads for four FMAs, and each weight is read once for the four.
-template <int kPixels>
-static inline void depthwise_pixels(const DepthwiseRowF32& r, int64_t i, int64_t j, __mmask16 mask) {
-  __m512 acc[kPixels];
-#pragma GCC unroll 4
-  for (int x = 0; x < kPixels; ++x) acc[x] = _mm512_setzero_ps();
-  const float* const* taps = r.taps + i * r.tap_count;
-  for (int64_t t = 0; t < r.tap_count; ++t) {
-    const __m512 w = _mm512_maskz_loadu_ps(mask, r.w + t * r.c + j);
-#pragma GCC unroll 4
-    for (int x = 0; x < kPixels; ++x) {
-      acc[x] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, taps[x * r.tap_count + t] + j), w, acc[x]);
-    }
-  }
-  const float* bias = r.finish.bias ? r.finish.bias + j : nullptr;
+// Up to 64 channels of 4 pixels: a tap's four pointers and four weights serve 16 FMAs.
+template <int kPixels, int kVectors>
+static void depthwise_block(const DepthwiseRowF32& r, int64_t i, int64_t j, __mmask16 last) {
+  const __mmask16 all = 0xffff;
+  __m512 acc[kPixels][kVectors];
 #pragma GCC unroll 4
   for (int x = 0; x < kPixels; ++x) {
-    const float* residual = r.finish.residual ? r.finish.residual + (i + x) * r.finish.residual_stride + j : nullptr;
-    _mm512_mask_storeu_ps(r.y + (i + x) * r.ldy + j, mask, finished(acc[x], bias, residual, r.finish, mask));
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) acc[x][v] = _mm512_setzero_ps();
+  }
+  const float* const* taps = r.taps + i * r.tap_count;
+  const float* weights = r.w + j;
+  for (int64_t t = 0; t < r.tap_count; ++t, ++taps, weights += r.c) {
+    __m512 w[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) w[v] = _mm512_maskz_loadu_ps(v + 1 < kVectors ? all : last, weights + v * 16);
+#pragma GCC unroll 4
+    for (int x = 0; x < kPixels; ++x) {
+      const float* in = taps[x * r.tap_count] + j;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        acc[x][v] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(v + 1 < kVectors ? all : last, in + v * 16), w[v], acc[x][v]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t c = j + v * 16;
+    const __mmask16 mask = v + 1 < kVectors ? all : last;
+    const float* bias = r.finish.bias ? r.finish.bias + c : nullptr;
+#pragma GCC unroll 4
+    for (int x = 0; x < kPixels; ++x) {
+      const float* residual = r.finish.residual ? r.finish.residual + (i + x) * r.finish.residual_stride + c : nullptr;
+      _mm512_mask_storeu_ps(r.y + (i + x) * r.ldy + c, mask, finished(acc[x][v], bias, residual, r.finish, mask));
+    }
+  }
+}
+
+template <int kPixels>
+static void depthwise_pixels(const DepthwiseRowF32& r, int64_t i) {
+  for (int64_t j = 0; j < r.c; j += 64) {
+    const int64_t left = r.c - j;
+    if (left > 48) {
+      depthwise_block<kPixels, 4>(r, i, j, mask_of(left - 48));
+    } else if (left > 32) {
+      depthwise_block<kPixels, 3>(r, i, j, mask_of(left - 32));
+    } else if (left > 16) {
+      depthwise_block<kPixels, 2>(r, i, j, mask_of(left - 16));
+    } else {
+      depthwise_block<kPixels, 1>(r, i, j, mask_of(left));
+    }
   }
 }
 
 void depthwise_f32_row_avx512_vnni(const DepthwiseRowF32& r) noexcept {
   int64_t i = 0;
-  for (; i + 4 <= r.pixels; i += 4) {
-    for (int64_t j = 0; j < r.c; j += 16) depthwise_pixels<4>(r, i, j, mask_of(r.c - j));
-  }
-  for (; i < r.pixels; ++i) {
-    for (int64_t j = 0; j < r.c; j += 16) depthwise_pixels<1>(r, i, j, mask_of(r.c - j));
-  }
+  for (; i + 4 <= r.pixels; i += 4) depthwise_pixels<4>(r, i);
+  const int64_t left = r.pixels - i;
+  if (left == 3) depthwise_pixels<3>(r, i);
+  if (left == 2) depthwise_pixels<2>(r, i);
+  if (left == 1) depthwise_pixels<1>(r, i);
 }
 
 }  // namespace lowbit
