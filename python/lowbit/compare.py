@@ -81,9 +81,9 @@ def compare(
         say("answers", judged.images, source.total)
     accuracy_float, accuracy = judged.accuracies(source.labels)
 
-    errors, output_ratio = None, None
+    errors, output_ratio, probed = None, None, 0
     if sqnr_images:
-        errors, output_ratio = layer_errors(onnx, model, source, sqnr_images, threads, say)
+        errors, output_ratio, probed = layer_errors(onnx, model, source, sqnr_images, threads, say)
 
     float_x, low_x = source.repeated(batch)
     say("timing", 0, 2)
@@ -117,7 +117,7 @@ def compare(
         runs=min(t.runs for t in timings.values()),
         energy_float=energies[0],
         energy=energies[1],
-        sqnr_images=min(sqnr_images, judged.images),
+        sqnr_images=probed,
         layers=layers,
         others=others,
         sqnr_output=output_ratio.dB if output_ratio else None,
@@ -220,8 +220,8 @@ class Judge:
 
 def layer_errors(
     onnx: str | Path, model: Any, source: Feed, count: int, threads: int | None, say: Progress
-) -> tuple[LayerErrors, Ratio]:
-    """Errors of every layer, and of the network's first output, over the first images."""
+) -> tuple[LayerErrors, Ratio, int]:
+    """Errors of every layer, and of the network's first output, over the first images; and how many those were."""
     plain = lowbit.convert(onnx, recipe="float32")
     errors = LayerErrors(plain.plan.data, model.plan.data, plain.plan.tensors, model.plan.tensors, threads)
     taps = errors.taps
@@ -237,7 +237,7 @@ def layer_errors(
             errors.add(tapped.tap(float_x), session)
         done += len(float_x)
         say("errors per layer", done, count)
-    return errors, output
+    return errors, output, done
 
 
 def layer_times(
@@ -317,6 +317,8 @@ def estimated_energy(model: Any, as_float: bool) -> float:
     """
     picojoules = 0.0
     for row in model.layers():
+        if as_float and "quantize" in row.op:
+            continue  # conversions that a float network does not have
         in_float = as_float or row.weights.startswith("float")
         picojoules += row.macs * (MAC_FLOAT_PJ if in_float else MAC_INT8_PJ)
         grown = 4 if as_float and not row.activations.startswith("float") else 1

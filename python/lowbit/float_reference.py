@@ -60,7 +60,7 @@ class FloatNet:
         except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
             raise ValueError(f"{path}: onnxruntime cannot load it: {str(error).splitlines()[0]}") from None
         self.inputs: list[str] = [i.name for i in self.session.get_inputs()]
-        self.outputs: list[str] = [o.name for o in self.session.get_outputs()][: -len(self._taps) or None]
+        self.outputs: list[str] = [o.name for o in self.session.get_outputs()]  # taps stand behind the file's own
 
     @property
     def fixed_batch(self) -> int | None:
