@@ -25,12 +25,9 @@ def main() -> int:
         from lowbit import doctor
 
         return doctor.main(arguments[1:])
-    try:
-        from lowbit.cli import main as cli_main
-    except ImportError as error:
-        print(f'lowbit: error: the command line needs {error.name}: pip install "lowbit[cli]"', file=sys.stderr)
-        return 1
-    return cli_main(arguments)
+    from lowbit.cli import main as command_line
+
+    return command_line(arguments)
 
 
 if __name__ == "__main__":

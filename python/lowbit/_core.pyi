@@ -317,6 +317,7 @@ def depthwise_conv2d_i8(
     isa: str | None,
     threads: int | None,
 ) -> npt.NDArray[Any]: ...
+
 # whole networks
 class Model:
     @staticmethod

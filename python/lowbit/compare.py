@@ -83,7 +83,7 @@ def compare(
 
     errors, output_ratio, probed = None, None, 0
     if sqnr_images:
-        errors, output_ratio, probed = layer_errors(onnx, model, source, sqnr_images, threads, say)
+        errors, output_ratio, probed = layer_errors(reference, model, source, sqnr_images, threads, say)
 
     float_x, low_x = source.repeated(batch)
     say("timing", 0, 2)
@@ -219,18 +219,18 @@ class Judge:
 
 
 def layer_errors(
-    onnx: str | Path, model: Any, source: Feed, count: int, threads: int | None, say: Progress
+    reference: FloatNet, model: Any, source: Feed, count: int, threads: int | None, say: Progress
 ) -> tuple[LayerErrors, Ratio, int]:
     """Errors of every layer, and of the network's first output, over the first images; and how many those were."""
-    plain = lowbit.convert(onnx, recipe="float32")
+    shape = next(source.head(1, 1))[0].shape
+    plain = lowbit.convert(reference.path, recipe="float32", input_shapes={reference.inputs[0]: (None, *shape[1:])})
     errors = LayerErrors(plain.plan.data, model.plan.data, plain.plan.tensors, model.plan.tensors, threads)
     taps = errors.taps
-    tapped = FloatNet(onnx, threads=threads or lowbit.num_threads(), taps=taps) if taps else None
+    tapped = FloatNet(reference.path, threads=threads or lowbit.num_threads(), taps=taps) if taps else None
     session = model.session(threads, keep_tensors=True)
     output, done = Ratio(), 0
-    plain_net = FloatNet(onnx, threads=threads or lowbit.num_threads())
     for float_x, low_x in source.head(count, 4):
-        truth = plain_net.run(float_x)
+        truth = reference.run(float_x)
         scores = first(session.run({model.inputs[0][0]: low_x}))
         output.add(truth, scores.reshape(truth.shape) - truth)
         if tapped:

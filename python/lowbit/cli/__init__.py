@@ -18,12 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit status.
-
-    Raises:
-        ImportError: typer or rich is missing.
     """
-    import rich  # noqa: F401  (its absence is found before any work)
-    import typer
+    try:
+        import rich  # noqa: F401
+        import typer
+    except ImportError as error:
+        return _fail(f'the command line needs {error.name}: pip install "lowbit[cli]"', 1)
 
     from lowbit.cli.app import app
 

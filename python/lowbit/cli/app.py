@@ -12,6 +12,7 @@ import lowbit
 from lowbit.cli import options as o
 from lowbit.cli.console import emit, progress, say
 from lowbit.data import parse_shard
+from lowbit.preprocessing import Preprocessing, find_preprocessing
 from lowbit.report import units
 from lowbit.report.text import table
 
@@ -72,6 +73,7 @@ def calibrate(
     skip_rows: o.SkipRows = None,
     batch: o.BatchSize = 8,
     threads: o.Threads = None,
+    input_shape: o.InputShape = None,
     preprocess: o.Preprocess = None,
     size: o.Size = None,
     crop: o.Crop = None,
@@ -86,7 +88,7 @@ def calibrate(
     """Run sample data through a float network and record the ranges of its activations."""
     images = o.ImageOptions(preprocess, size, crop, interpolation, channels, scale, mean, std, layout).resolve(net)
     source = o.dataset(data, images, rows, skip_rows, shard)
-    ranges = _calibrate(net, source, method, batch, threads)
+    ranges = _calibrate(net, source, method, batch, threads, o.input_shapes(net, images, input_shape))
     if shard:
         part = parse_shard(shard)
         ranges.shards = [part] if part[1] > 1 else []
@@ -135,6 +137,7 @@ def convert(
     skip_rows: o.SkipRows = None,
     batch: o.BatchSize = 8,
     threads: o.Threads = None,
+    input_shape: o.InputShape = None,
     preprocess: o.Preprocess = None,
     size: o.Size = None,
     crop: o.Crop = None,
@@ -150,11 +153,12 @@ def convert(
     images = o.ImageOptions(preprocess, size, crop, interpolation, channels, scale, mean, std, layout).resolve(net)
     if max_drop is not None and data is None:
         raise typer.BadParameter("--max-drop needs --data, labelled images to judge by")
+    shapes = o.input_shapes(net, images, input_shape)
     ranges = None
     if calib is not None:
         ranges = _load_ranges(calib)
         if ranges is None:
-            ranges = _calibrate(net, o.dataset(calib, images, rows, skip_rows), method, batch, threads)
+            ranges = _calibrate(net, o.dataset(calib, images, rows, skip_rows), method, batch, threads, shapes)
     judged = _labelled(o.dataset(data, images, None, None)) if data is not None and max_drop is not None else None
     with progress() as report:
         model = lowbit.convert(
@@ -163,6 +167,7 @@ def convert(
             calibration=ranges,
             overrides=o.overrides(settings or []),
             rounding=rounding,
+            input_shapes=shapes,
             preprocessing=images if images.to_dict() else None,
             input_dtype="uint8" if raw_input else "float32",
             max_drop=max_drop,
@@ -194,12 +199,18 @@ def convert(
 
 @app.command()
 def info(
-    net: Annotated[Path, typer.Argument(metavar="NET.lowbit|NET.onnx", help="The network.")], as_json: o.Json = False
+    net: Annotated[Path, typer.Argument(metavar="NET.lowbit|NET.onnx", help="The network.")],
+    input_shape: o.InputShape = None,
+    as_json: o.Json = False,
 ) -> None:
     """Layers, bits, bytes: where a file's size goes and what the layers are called."""
     if not net.is_file():
         raise FileNotFoundError(f"{net}: no such file")
-    model = lowbit.load(net) if net.suffix == ".lowbit" else lowbit.convert(str(net), recipe="float32")
+    if net.suffix == ".lowbit":
+        model = lowbit.load(net)
+    else:
+        shapes = o.input_shapes(net, find_preprocessing(net) or Preprocessing(), input_shape)
+        model = lowbit.convert(str(net), recipe="float32", input_shapes=shapes)
     rows, size = model.layers(), net.stat().st_size
     sections: dict[str, int] = {}
     for name, array in model.plan.tensors.items():
@@ -211,8 +222,8 @@ def info(
         emit({"file": str(net), "bytes": size, "sections": sections, "inputs": model.inputs, "outputs": model.outputs,
               "manifest": model.manifest, "layers": [vars(row) for row in rows]})  # fmt: skip
         return
-    shapes = [f"{name} {dtype} ({', '.join('n' if d < 0 else str(d) for d in s)})" for name, dtype, s in model.inputs]
-    say(f"{net.name}: {units.size(size)}, input {', '.join(shapes)}")
+    inputs = [f"{name} {dtype} ({', '.join('n' if d < 0 else str(d) for d in s)})" for name, dtype, s in model.inputs]
+    say(f"{net.name}: {units.size(size)}, input {', '.join(inputs)}")
     if net.suffix == ".lowbit":
         known = {k: v for k, v in model.manifest.items() if k != "preprocessing" and v not in (None, "")}
         say("\n".join(f"  {k}: {v}" for k, v in known.items()))
@@ -310,7 +321,7 @@ def export(
     say(f"{output}: {units.size(size)}", quiet=as_json)
 
 
-def _calibrate(net: Path, source: Any, method: str, batch: int, threads: int | None) -> Any:
+def _calibrate(net: Path, source: Any, method: str, batch: int, threads: int | None, shapes: Any) -> Any:
     """A calibration run with a progress bar over images."""
     from lowbit.graph.source import tensors_to_calibrate
 
@@ -320,7 +331,7 @@ def _calibrate(net: Path, source: Any, method: str, batch: int, threads: int | N
             str(net),
             lambda: source.batches(batch),
             method=method,
-            tensors=tensors_to_calibrate(str(net)),
+            tensors=tensors_to_calibrate(str(net), shapes),
             threads=threads,
             progress=lambda done, _: report("calibrating", min(done * batch, len(source)), len(source)),
         )

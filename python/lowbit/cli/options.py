@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lowbit.data import Dataset, parse_shard, parse_slice
-from lowbit.preprocessing import Preprocessing, find_preprocessing
+from lowbit.preprocessing import CHANNELS, Preprocessing, find_preprocessing
 
 _IMAGES = "What the network expects of images"
 
@@ -18,6 +18,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads [defaul
 BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Images at a time.")]
 Rows = Annotated[str | None, typer.Option(help="Rows of the data to use: n, start:stop or start:stop:step.")]
 SkipRows = Annotated[str | None, typer.Option(help="Rows to leave out, such as those that calibrated.")]
+InputShape = Annotated[
+    str | None, typer.Option(help="Sizes without the batch, such as 3,224,224, for a net that leaves them open.")
+]
 Preprocess = Annotated[
     Path | None,
     typer.Option(
@@ -97,6 +100,25 @@ def dataset(
         skip=parse_slice(skip_rows) if skip_rows else None,
         shard=parse_shard(shard) if shard else None,
     )
+
+
+def input_shapes(net: Path, images: Preprocessing, given: str | None) -> dict[str, tuple[int | None, ...]] | None:
+    """Shapes for a net that leaves sizes open: those given, else those of the preprocessed images."""
+    from lowbit.graph.source import read
+
+    graph = read(str(net)).model.graph
+    constants = {i.name for i in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in constants]
+    if len(inputs) != 1:
+        return None
+    sizes = _numbers("--input-shape", given, int)
+    if sizes is None:
+        dims = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
+        if all(dims[1:]) or len(dims) != 4 or not (images.size and images.channels and images.layout):
+            return None
+        sizes = [*images.size, CHANNELS[images.channels]]
+        sizes = sizes if images.layout == "NHWC" else [sizes[2], *sizes[:2]]
+    return {inputs[0].name: (None, *sizes)}
 
 
 def overrides(settings: list[str]) -> dict[str, str]:

@@ -96,14 +96,18 @@ def times(layers: list[LayerReport]) -> str:
 @_styled
 def threshold(chosen: Threshold) -> str:
     """Histogram of |x| with the threshold, and over it the divergence of every threshold tried."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure, axes = _figure(3.75, 2.5)
     counts = np.asarray(chosen.counts, float)
     used = int(np.nonzero(counts)[0][-1]) + 1 if counts.any() else 1
-    step = max(1, used // 256)
+    step = max(1, used // 128)
     grouped = np.add.reduceat(counts[:used], np.arange(0, used, step))
     edges = np.append(np.arange(0, used, step), used) * chosen.width
     axes.stairs(np.maximum(grouped, 0.5), edges, baseline=0.5, fill=True, color="#c5d3e3")
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=5))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylim(0.5, None)
     axes.set_xlim(0, max(edges[-1], chosen.threshold) * 1.02)
     axes.axvline(chosen.threshold, color=RED, lw=1.4)
@@ -113,8 +117,11 @@ def threshold(chosen: Threshold) -> str:
     finite = np.isfinite(chosen.curve) if chosen.curve else np.array([])
     if finite.any():
         other = axes.twinx()
-        other.plot(np.asarray(chosen.curve_at)[finite], np.asarray(chosen.curve)[finite], color=ORANGE, lw=1.2)
+        some = np.flatnonzero(finite)[:: max(1, int(finite.sum()) // 200)]
+        other.plot(np.asarray(chosen.curve_at)[some], np.asarray(chosen.curve)[some], color=ORANGE, lw=1.2)
         other.set_yscale("log")
+        other.yaxis.set_major_locator(LogLocator(numticks=4))
+        other.yaxis.set_minor_locator(NullLocator())
         other.grid(visible=False)
         other.spines["right"].set_visible(True)
         other.set_ylabel("KL divergence", color=ORANGE)

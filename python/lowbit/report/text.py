@@ -79,10 +79,10 @@ LAYER_HEADER = [
     "bytes",
     "ms",
     "float ms",
-    "SQNR w",
-    "SQNR a",
-    "SQNR own",
-    "SQNR here",
+    "dB w",
+    "dB a",
+    "dB own",
+    "dB here",
 ]
 
 

@@ -1,0 +1,172 @@
+"""lowbit.compare on the demo's net, against the same figures computed here from onnxruntime and NumPy."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import lowbit
+from lowbit.compare import thresholds
+from lowbit.data import Dataset
+from lowbit.demo import files
+from lowbit.float_reference import FloatNet, match, multiplications
+from lowbit.layer_errors import LayerErrors, Ratio, multiplying
+from lowbit.preprocessing import Preprocessing
+from lowbit.timing import interleaved
+
+FOLDER = files("lowbit.demo")
+ONNX = str(FOLDER / "fashion.onnx")
+IMAGES = Preprocessing.load(FOLDER / "fashion.toml")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Dataset(f"{FOLDER / 'fashion.npz'}:x_test,y_test", IMAGES, rows=slice(96))
+
+
+@pytest.fixture(scope="module")
+def table():
+    batches = Dataset(f"{FOLDER / 'fashion.npz'}:x_calibration", IMAGES, rows=slice(100)).batches(20)
+    return lowbit.calibrate(ONNX, batches, method="mse")
+
+
+@pytest.fixture(scope="module")
+def model(table):
+    return lowbit.convert(ONNX, calibration=table, preprocessing=IMAGES)
+
+
+@pytest.fixture(scope="module")
+def found(model, data, table):
+    return lowbit.compare(ONNX, model, data, threads=1, calibration=table, sqnr_images=8, seconds=0.05)
+
+
+@pytest.fixture(scope="module")
+def inputs(data):
+    return np.concatenate(list(data.batches(96)))
+
+
+def test_accuracy_and_agreement(found, model, data, inputs):
+    session = onnxruntime.InferenceSession(ONNX)
+    answers = session.run(None, {session.get_inputs()[0].name: inputs})[0].argmax(1)
+    low = model.run(inputs).argmax(1)
+    assert found.images == 96
+    assert found.accuracy_float == pytest.approx(100 * (answers == data.labels).mean())
+    assert found.accuracy == pytest.approx(100 * (low == data.labels).mean())
+    assert found.agreement == pytest.approx(100 * (answers == low).mean())
+
+
+def test_every_layer_is_measured(found, model):
+    names = [op["name"] for op in multiplying(model.plan.data)]
+    assert [layer.name for layer in found.layers] == names and len(names) == 10
+    for layer in found.layers:
+        assert layer.ms > 0 and layer.macs > 0 and layer.bytes < layer.float_bytes
+        assert layer.float_ms is None or layer.float_ms > 0
+        for dB in (layer.sqnr_weight, layer.sqnr_activation, layer.sqnr):
+            assert 10 < dB < 80, (layer.name, dB)
+    assert sum(layer.float_ms is not None for layer in found.layers) >= 8
+    assert {layer.op for layer in found.layers} == {"conv2d", "depthwise", "gemm"}
+
+
+def test_errors_of_the_first_layer_against_numpy(model, inputs):
+    plain = lowbit.convert(ONNX, recipe="float32")
+    errors = LayerErrors(plain.plan.data, model.plan.data, plain.plan.tensors, model.plan.tensors)
+    session = model.session(keep_tensors=True)
+    x = inputs[:4]
+    session.run({model.inputs[0][0]: x})
+    errors.add(FloatNet(ONNX, taps=errors.taps).tap(x), session)
+
+    op = next(multiplying(model.plan.data))
+    ref = next(multiplying(plain.plan.data))
+    w = plain.plan.tensors[ref["params"]["weight"]].astype(np.float64)
+    b = plain.plan.tensors[ref["params"]["bias"]].astype(np.float64)
+    codes = model.plan.tensors[op["params"]["weight"]].astype(np.float64)
+    wq = codes * model.plan.tensors[op["params"]["weight_scale"]].reshape(-1, 1, 1, 1)
+    tensor = model.plan.data["tensors"][op["inputs"][0]]
+    scale = float(model.plan.tensors["activation_scales"][tensor["scale"]])
+    nhwc = x.transpose(0, 2, 3, 1).astype(np.float64)
+    xq = np.clip(np.rint(nhwc / scale), -127, 127) * scale
+
+    def conv(a, kernel):
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(a, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2))
+        return np.einsum("nyxcij,oijc->nyxo", windows, kernel)
+
+    truth = conv(nhwc, w) + b
+    for got, wrong in [("weight", conv(nhwc, wq) + b), ("activation", conv(xq, w) + b)]:
+        dB = 10 * np.log10((truth**2).sum() / ((wrong - truth) ** 2).sum())
+        assert getattr(errors.layers[op["name"]], got).dB == pytest.approx(dB, abs=0.05)
+
+
+def test_a_layer_left_in_float_has_no_error_of_its_own(table, data):
+    name = next(multiplying(lowbit.convert(ONNX, recipe="float32").plan.data))["name"]
+    mixed = lowbit.convert(ONNX, calibration=table, overrides={name: "float32"})
+    layer = lowbit.compare(ONNX, mixed, data, threads=1, sqnr_images=4, seconds=0.01).layers[0]
+    assert layer.sqnr_weight == layer.sqnr_activation == float("inf") and layer.weight == "float32"
+
+
+def test_thresholds_carry_histogram_and_curve(found, model, table):
+    assert len(found.thresholds) >= 9
+    for chosen in found.thresholds:
+        assert sum(chosen.counts) == table[chosen.tensor].count and chosen.threshold <= chosen.maximum * 1.01
+        assert chosen.curve == []  # this method has none
+    for chosen in thresholds(model, table.with_method("entropy")):
+        best = chosen.curve_at[int(np.nanargmin(chosen.curve))]
+        assert len(chosen.curve) == len(chosen.curve_at) and chosen.threshold == pytest.approx(best)
+
+
+def test_raw_pixels(table, data):
+    raw = lowbit.convert(ONNX, calibration=table, preprocessing=IMAGES, input_dtype="uint8")
+    found = lowbit.compare(ONNX, raw, data, threads=1, sqnr_images=4, seconds=0.01)
+    assert found.agreement > 90
+    with pytest.raises(ValueError, match="raw uint8 pixels"):
+        lowbit.compare(ONNX, raw, next(data.batches(8)))
+
+
+def test_bad_input(model, data, inputs, tmp_path):
+    with pytest.raises(ValueError, match="no images"):
+        lowbit.compare(ONNX, model, inputs[:0])
+    with pytest.raises(ValueError, match="labels are"):
+        lowbit.compare(ONNX, model, inputs[:8], np.zeros(7, np.int64), seconds=0.01)
+    with pytest.raises(TypeError, match="float64"):
+        lowbit.compare(ONNX, model, inputs.astype(np.float64))
+    with pytest.raises(FileNotFoundError):
+        lowbit.compare(tmp_path / "none.onnx", model, inputs)
+    (tmp_path / "bad.onnx").write_bytes(b"no net")
+    with pytest.raises(ValueError, match=r"bad\.onnx"):
+        lowbit.compare(tmp_path / "bad.onnx", model, inputs)
+    with pytest.raises(ValueError, match="batch 0"):
+        lowbit.compare(ONNX, model, inputs, batch=0)
+
+
+def test_match_tells_branches_apart(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 2, 4, 4]) for n in "xy")
+    weights = [numpy_helper.from_array(np.ones((2, 2, 1, 1), np.float32), n) for n in ("wa", "wb", "wc")]
+    nodes = [
+        helper.make_node("Conv", ["x", "wa"], ["a"], "A"),
+        helper.make_node("Conv", ["a", "wb"], ["b"], "B"),
+        helper.make_node("Conv", ["x", "wc"], ["c"], "C"),
+        helper.make_node("Add", ["b", "c"], ["s"], "S"),
+        helper.make_node("Relu", ["s"], ["y"], ""),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "n.onnx")
+    found, owner = multiplications(tmp_path / "n.onnx")
+    assert [m.output for m in found] == ["a", "b", "c"] and owner["S"] == owner["y"] == "c"
+    ends = {"one": ("x", "a"), "two": ("a", "y"), "three": ("x", "c")}  # the addition is fused into two
+    assert match(tmp_path / "n.onnx", ends) == {"one": "a", "two": "b", "three": "c"}
+
+
+def test_ratio():
+    ratio = Ratio()
+    assert ratio.dB is None
+    ratio.add(np.float32([3, 4]), np.float32([0, 0]))
+    assert ratio.dB == np.inf
+    ratio.add(np.float32([0]), np.float32([0.5]))
+    assert ratio.dB == pytest.approx(20)
+
+
+def test_interleaved_alternates():
+    calls = []
+    timed = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.002, 0.001)
+    assert timed["a"].runs >= 5 and timed["a"].min <= timed["a"].median
+    assert "".join(calls).count("ab") >= 2 and "".join(calls).count("ba") >= 1
