@@ -6,6 +6,7 @@
 // one tile configuration serves a call. Tile rows that cross a cache line cost 5 times as much as others: see aligned
 // copies in place_rows(). Lost: fewer rows configured for the last tile (a product costs max(rows, K / 4) cycles).
 #include "gemm_i8/gemm_i8_kernel.h"
+#include "gemm_i8/tile_codes_avx512.h"
 #include "requantize/requantize_avx512.h"
 #include "target.h"
 
@@ -256,39 +257,17 @@ class Worker {
   inline __attribute__((always_inline)) void finish_units(int units) {
     constexpr int kRows = 4 / kC, kWidth = kC * (int)kPanel;
     Pending& n = pending_;
-    const uint64_t columns = n.cols >= 64 ? ~uint64_t{0} : (uint64_t{1} << n.cols) - 1;
-    __m512 scale[kC];
-    for (int c = 0; c < kC; ++c) scale[c] = channel_scales_avx512(q_, n.j + 16 * c, (__mmask16)(columns >> (16 * c)));
+    const TileColumns<kC> columns = tile_columns_avx512<kC>(q_, n.j, n.cols);
     for (int u = n.done; u < n.done + units; ++u) {
-      __m512 f[4];
+      const int32_t* sums[kRows];
       int64_t out[kRows];
       for (int r = 0; r < kRows; ++r) {
         int t = u * kRows + r;
         t = t < n.count ? t : n.count - 1;
         out[r] = n.i + t;
-        const int32_t* sums = n.sums + n.rows[t] * kWidth;
-        for (int c = 0; c < kC; ++c) {
-          __m512 v = scaled_avx512(_mm512_load_si512(sums + 16 * c), scale[c]);
-          if constexpr (kResidual) {
-            const uint8_t* from = residual_codes_avx512(q_, out[r], n.j + 16 * c);
-            v = add_residual_avx512(e_, v, _mm_maskz_loadu_epi8((__mmask16)(columns >> (16 * c)), from));
-          }
-          f[r * kC + c] = v;
-        }
+        sums[r] = n.sums + n.rows[t] * kWidth;
       }
-      const __m512i y = round64_avx512(e_, f[0], f[1], f[2], f[3]);
-      uint8_t* to = (uint8_t*)g_.c + n.j;
-      if constexpr (kC == 4) {
-        _mm512_mask_storeu_epi8(to + out[0] * g_.ldc, columns, y);
-      } else if constexpr (kC == 2) {
-        _mm256_mask_storeu_epi8(to + out[0] * g_.ldc, (__mmask32)columns, _mm512_castsi512_si256(y));
-        _mm256_mask_storeu_epi8(to + out[1] * g_.ldc, (__mmask32)columns, _mm512_extracti64x4_epi64(y, 1));
-      } else {
-        _mm_mask_storeu_epi8(to + out[0] * g_.ldc, (__mmask16)columns, _mm512_castsi512_si128(y));
-        _mm_mask_storeu_epi8(to + out[1] * g_.ldc, (__mmask16)columns, _mm512_extracti32x4_epi32(y, 1));
-        _mm_mask_storeu_epi8(to + out[2] * g_.ldc, (__mmask16)columns, _mm512_extracti32x4_epi32(y, 2));
-        _mm_mask_storeu_epi8(to + out[3] * g_.ldc, (__mmask16)columns, _mm512_extracti32x4_epi32(y, 3));
-      }
+      tile_codes_avx512<kC, kResidual>(e_, g_, columns, sums, out);
     }
     n.done += units;
   }

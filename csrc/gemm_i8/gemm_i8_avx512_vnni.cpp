@@ -3,6 +3,7 @@
 // and the loads stay below half of them. Inline assembly, because GCC 12 copies and spills the accumulators of the
 // intrinsic (half the speed). For one to three rows, which only stream B, eight panels at once.
 #include "gemm_i8/gemm_i8_kernel.h"
+#include "gemm_i8/tile_codes_avx512.h"
 #include "requantize/requantize_avx512.h"
 #include "target.h"
 
@@ -25,9 +26,48 @@ static inline __m512i quadruple(const uint8_t* a) {
   return _mm512_set1_epi32(bytes);
 }
 
+// What the tiles of a call share.
+struct Task {
+  const GemmI8& g;
+  CodesAvx512 e;
+  bool fast;  // codes, nearest_even
+};
+
+// Columns [j, j + 16 kC) of sums in rows `stride` apart.
+template <int kC, bool kResidual>
+static inline void finish_codes(const Task& k, const int32_t* sums, int stride, int rows, int64_t i, int64_t j) {
+  constexpr int kRows = 4 / kC;
+  const TileColumns<kC> columns = tile_columns_avx512<kC>(*k.g.requantizer, j, k.g.n - j);
+  for (int first = 0; first < rows; first += kRows) {
+    const int32_t* from[kRows];
+    int64_t out[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      const int row = first + r < rows ? first + r : rows - 1;
+      from[r] = sums + row * stride;
+      out[r] = i + row;
+    }
+    tile_codes_avx512<kC, kResidual>(k.e, k.g, columns, from, out);
+  }
+}
+
+template <int kC, bool kResidual>
+static inline void finish(const Task& k, const int32_t* sums, int rows, int64_t i, int64_t j) {
+  constexpr int kStride = kC * (int)kPanel;
+  if constexpr (kC == 8) {
+    finish_codes<4, kResidual>(k, sums, kStride, rows, i, j);
+    finish_codes<4, kResidual>(k, sums + 64, kStride, rows, i, j + 64);
+  } else if constexpr (kC == 3) {
+    finish_codes<2, kResidual>(k, sums, kStride, rows, i, j);
+    finish_codes<1, kResidual>(k, sums + 32, kStride, rows, i, j + 32);
+  } else {
+    finish_codes<kC, kResidual>(k, sums, kStride, rows, i, j);
+  }
+}
+
 // Rows [i, i + kR) of the kC panels from p on.
 template <int kR, int kC>
-static void tile(const GemmI8& g, int64_t i, int64_t p) {
+static void tile(const Task& k, int64_t i, int64_t p) {
+  const GemmI8& g = k.g;
   const uint8_t* rows[kR];
   __m512i sum[kR][kC];
 #pragma GCC unroll 24
@@ -62,28 +102,38 @@ static void tile(const GemmI8& g, int64_t i, int64_t p) {
 #pragma GCC unroll 8
     for (int c = 0; c < kC; ++c) _mm512_store_si512(out + (r * kC + c) * kPanel, sum[r][c]);
   }
-  const int64_t j = p * kPanel, cols = g.n - j < kC * kPanel ? g.n - j : kC * kPanel;
-  requantize_rows_avx512(out, kC * kPanel, i, kR, j, cols, g.c, g.ldc, *g.requantizer);
+  const int64_t j = p * kPanel;
+  if (!k.fast) {
+    const int64_t cols = g.n - j < kC * kPanel ? g.n - j : kC * kPanel;
+    requantize_rows_avx512(out, kC * kPanel, i, kR, j, cols, g.c, g.ldc, *g.requantizer);
+  } else if (g.requantizer->residual) {
+    finish<kC, true>(k, out, kR, i, j);
+  } else {
+    finish<kC, false>(k, out, kR, i, j);
+  }
 }
 
 // Rows [i0, i1), kR at a time and the rest one size down.
 template <int kR, int kC>
-static void rows_of(const GemmI8& g, int64_t i0, int64_t i1, int64_t p) {
-  for (; i0 + kR <= i1; i0 += kR) tile<kR, kC>(g, i0, p);
-  if constexpr (kR > 1) rows_of<(kR + 1) / 2 < kR ? (kR + 1) / 2 : 1, kC>(g, i0, i1, p);
+static void rows_of(const Task& k, int64_t i0, int64_t i1, int64_t p) {
+  for (; i0 + kR <= i1; i0 += kR) tile<kR, kC>(k, i0, p);
+  if constexpr (kR > 1) rows_of<(kR + 1) / 2 < kR ? (kR + 1) / 2 : 1, kC>(k, i0, i1, p);
 }
 
 }  // namespace
 
 void gemm_i8_avx512_vnni(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
+  const Requantizer& q = *g.requantizer;
+  const bool codes = q.out_dtype == DType::s8 || q.out_dtype == DType::u8;
+  const Task k{g, codes_avx512(q), codes && q.rounding == Rounding::nearest_even};
   int64_t p = p0;
   if (i1 - i0 <= 3) {
-    for (; p + 8 <= p1; p += 8) rows_of<3, 8>(g, i0, i1, p);
+    for (; p + 8 <= p1; p += 8) rows_of<3, 8>(k, i0, i1, p);
   }
-  for (; p + 4 <= p1; p += 4) rows_of<6, 4>(g, i0, i1, p);
-  if (p1 - p == 3) rows_of<8, 3>(g, i0, i1, p);
-  if (p1 - p == 2) rows_of<8, 2>(g, i0, i1, p);
-  if (p1 - p == 1) rows_of<8, 1>(g, i0, i1, p);
+  for (; p + 4 <= p1; p += 4) rows_of<6, 4>(k, i0, i1, p);
+  if (p1 - p == 3) rows_of<8, 3>(k, i0, i1, p);
+  if (p1 - p == 2) rows_of<8, 2>(k, i0, i1, p);
+  if (p1 - p == 1) rows_of<8, 1>(k, i0, i1, p);
 }
 
 }  // namespace lowbit
