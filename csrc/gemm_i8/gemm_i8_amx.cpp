@@ -100,22 +100,26 @@ static inline void chunk_step(const Operands& o, int64_t a, int64_t b) {
 
 // A finished block whose epilogue is still to run.
 struct Pending {
-  int32_t* sums;     // [row][kC * 16]
-  uint8_t rows[64];  // the rows of it that are output pixels, in order
-  int count = 0;     // of them
-  int done = 0;      // units of 64 values finished
-  int64_t i = 0;     // first output row
+  int32_t* sums;      // [row][kC * 16]
+  uint8_t rows[128];  // the rows of it that are output pixels, in order
+  int count = 0;      // of them
+  int done = 0;       // rows of them finished
+  int64_t i = 0;      // first output row
   int64_t j = 0, cols = 0;
 };
 
 class Worker {
  public:
   Worker(const GemmI8& g, int32_t* sums) : g_(g), q_(*g.requantizer), e_(codes_avx512(q_)) {
-    pending_.sums = sums;
+    pending_[0].sums = sums;
+    pending_[1].sums = sums + kBlockValues;
     const bool codes = q_.out_dtype == DType::s8 || q_.out_dtype == DType::u8;
     fast_ = codes && q_.rounding == Rounding::nearest_even;
     chunk_ = (int)g.chunk();
     chunks_ = (int)(g.run_pad / chunk_);
+    const int64_t steps = g.runs * chunks_, units = kBlockValues / kCodesUnit;
+    quota_ = steps < units ? (int)((units + steps - 1) / (steps > 0 ? steps : 1)) : 1;
+    for (int r = 0; r < 64; ++r) in_order_[r] = (uint8_t)r;
   }
 
   // Virtual rows [v0, v1) of panels [p0, p1).
@@ -133,7 +137,7 @@ class Worker {
         for (int64_t v = v0; v < v1; v += rows) block<kR, kC>(v, v1, p, p1);
       }
     }
-    finish<kC>(64);
+    for (int turns = 0; turns < 2; ++turns, turn_ ^= 1) finish<kC>(64);
   }
 
  private:
@@ -164,7 +168,7 @@ class Worker {
       load<2>(p + 2 < p1 ? init + 2 * kPanel : init, 0), load<3>(p + 3 < p1 ? init + 3 * kPanel : init, 0);
     }
     const int64_t chunk_bytes = (int64_t)chunk_ * kPanel;
-    const int quota = (int)((kUnits + g_.runs * chunks_ - 1) / (g_.runs * chunks_));
+    const int quota = quota_ * (4 / kC);
     int64_t b = 0;
     for (int64_t t = 0; t < g_.runs; ++t) {
       int64_t a = g_.run_offset[t];
@@ -173,8 +177,8 @@ class Worker {
         if (fast_) finish_codes<kC>(quota);
       }
     }
-    finish<kC>(kUnits);
-    int32_t* to = pending_.sums;
+    finish<kC>(64);
+    int32_t* to = pending_[turn_].sums;
     if constexpr (kC == 1) {
       store<0>(to, 64), store<1>(to + 256, 64), store<2>(to + 512, 64), store<3>(to + 768, 64);
     } else if constexpr (kC == 2) {
@@ -183,30 +187,28 @@ class Worker {
       store<0>(to, 256), store<1>(to + 16, 256), store<2>(to + 32, 256), store<3>(to + 48, 256);
     }
     note<kR, kC>(v, v1, p, p1);
+    turn_ ^= 1;
   }
 
   // Which of the block's rows are output pixels.
   template <int kR, int kC>
   void note(int64_t v, int64_t v1, int64_t p, int64_t p1) {
     const int rows = (int)(v1 - v < kR * kTileRows ? v1 - v : kR * kTileRows);
-    Pending& n = pending_;
+    Pending& n = pending_[turn_];
     n.done = 0;
     n.j = p * kPanel;
     const int64_t end = p1 * kPanel < g_.n ? p1 * kPanel : g_.n;
     n.cols = end - n.j < kC * kPanel ? end - n.j : kC * kPanel;
+    n.count = 0;
     if (g_.virtual_w == g_.out_w) {
       n.i = g_.first_row + v;
-      n.count = rows;
-      for (int r = 0; r < rows; ++r) n.rows[r] = (uint8_t)r;
+      add_rows(0, rows);
     } else {
-      int64_t x = v % g_.virtual_w;
-      const int64_t y = v / g_.virtual_w;
+      const int64_t y = v / g_.virtual_w, x = v - y * g_.virtual_w;
       n.i = g_.first_row + y * g_.out_w + (x < g_.out_w ? x : g_.out_w);
-      n.count = 0;
-      for (int r = 0; r < rows; ++r) {
-        n.rows[n.count] = (uint8_t)r;
-        n.count += x < g_.out_w;
-        x = x + 1 == g_.virtual_w ? 0 : x + 1;
+      for (int64_t start = -x; start < rows; start += g_.virtual_w) {  // rows of pixels that the block meets
+        const int64_t end = start + g_.out_w;
+        add_rows((int)(start > 0 ? start : 0), (int)(end < rows ? end : rows));
       }
     }
     if (g_.row_term) {
@@ -220,56 +222,51 @@ class Worker {
     }
   }
 
-  static constexpr int kUnits = kBlockValues / 64;
+  void add_rows(int begin, int end) {
+    Pending& n = pending_[turn_];
+    if (end <= begin) return;
+    _mm512_storeu_si512(n.rows + n.count, _mm512_loadu_si512(in_order_ + begin));
+    n.count += end - begin;
+  }
 
-  // Up to `units` units of 64 values of the pending block.
+  // Up to `rows` rows of the pending block.
   template <int kC>
-  void finish(int units) {
+  void finish(int rows) {
     if (fast_) {
-      finish_codes<kC>(units);
+      finish_codes<kC>(rows);
       return;
     }
-    for (int t = 0; t < pending_.count;) {  // stretches of rows that follow each other in the buffer
+    Pending& p = pending_[turn_];
+    for (int t = 0; t < p.count;) {  // stretches of rows that follow each other in the buffer
       int n = 1;
-      while (t + n < pending_.count && pending_.rows[t + n] == pending_.rows[t] + n) ++n;
-      requantize_rows_avx512(pending_.sums + pending_.rows[t] * (kC * kPanel), kC * kPanel, pending_.i + t, n,
-                             pending_.j, pending_.cols, g_.c, g_.ldc, q_);
+      while (t + n < p.count && p.rows[t + n] == p.rows[t] + n) ++n;
+      requantize_rows_avx512(p.sums + p.rows[t] * (kC * kPanel), kC * kPanel, p.i + t, n, p.j, p.cols, g_.c, g_.ldc,
+                             q_);
       t += n;
     }
-    pending_.count = 0;
+    p.count = 0;
   }
 
   template <int kC>
-  inline __attribute__((always_inline)) void finish_codes(int units) {
-    constexpr int kRows = 4 / kC;  // of a unit
-    Pending& n = pending_;
-    const int left = (n.count + kRows - 1) / kRows - n.done;
-    if (units > left) units = left;
-    if (units <= 0) return;
+  inline __attribute__((always_inline)) void finish_codes(int rows) {
+    Pending& n = pending_[turn_];
+    const int left = n.count - n.done;
+    if (rows > left) rows = left;
+    if (rows <= 0) return;
+    TileCodes t;
+    t.sums = n.sums;
+    t.rows = n.rows + n.done;
+    t.to = (uint8_t*)g_.c + (n.i + n.done) * g_.ldc + n.j;
+    t.residual = t.to;
+    t.scale = q_.scale + n.j * q_.scale_step;
+    t.cols = n.cols;
     if (q_.residual) {
-      finish_units<kC, true>(units);
+      t.residual = residual_codes_avx512(q_, n.i + n.done, n.j);
+      tile_codes_avx512<kC, true>(e_, g_, (int)q_.scale_step, t, rows);
     } else {
-      finish_units<kC, false>(units);
+      tile_codes_avx512<kC, false>(e_, g_, (int)q_.scale_step, t, rows);
     }
-  }
-
-  template <int kC, bool kResidual>
-  inline __attribute__((always_inline)) void finish_units(int units) {
-    constexpr int kRows = 4 / kC, kWidth = kC * (int)kPanel;
-    Pending& n = pending_;
-    const TileColumns<kC> columns = tile_columns_avx512<kC>(q_, n.j, n.cols);
-    for (int u = n.done; u < n.done + units; ++u) {
-      const int32_t* sums[kRows];
-      int64_t out[kRows];
-      for (int r = 0; r < kRows; ++r) {
-        int t = u * kRows + r;
-        t = t < n.count ? t : n.count - 1;
-        out[r] = n.i + t;
-        sums[r] = n.sums + n.rows[t] * kWidth;
-      }
-      tile_codes_avx512<kC, kResidual>(e_, g_, columns, sums, out);
-    }
-    n.done += units;
+    n.done += rows;
   }
 
   const GemmI8& g_;
@@ -277,13 +274,18 @@ class Worker {
   const CodesAvx512 e_;
   bool fast_;
   int chunk_, chunks_;
-  Pending pending_;
+  int quota_;              // units of the pending block to finish with each chunk
+  uint8_t in_order_[128];  // 0..63
+  // The block finished during this one is the last but one: what a tile store wrote cannot be loaded until it has left
+  // the store buffer.
+  Pending pending_[2];
+  int turn_ = 0;
 };
 
 }  // namespace
 
 void gemm_i8_amx(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
-  alignas(64) int32_t sums[kBlockValues];
+  alignas(64) int32_t sums[2 * kBlockValues];
   Worker w(g, sums);
   const int64_t v0 = g.virtual_row(i0), v1 = g.virtual_row(i1 - 1) + 1;
   if (v1 - v0 <= kTileRows) {

@@ -33,35 +33,42 @@ struct Task {
   bool fast;  // codes, nearest_even
 };
 
-// Columns [j, j + 16 kC) of sums in rows `stride` apart.
-template <int kC, bool kResidual>
-static inline void finish_codes(const Task& k, const int32_t* sums, int stride, int rows, int64_t i, int64_t j) {
-  constexpr int kRows = 4 / kC;
-  const TileColumns<kC> columns = tile_columns_avx512<kC>(*k.g.requantizer, j, k.g.n - j);
-  for (int first = 0; first < rows; first += kRows) {
-    const int32_t* from[kRows];
-    int64_t out[kRows];
-    for (int r = 0; r < kRows; ++r) {
-      const int row = first + r < rows ? first + r : rows - 1;
-      from[r] = sums + row * stride;
-      out[r] = i + row;
-    }
-    tile_codes_avx512<kC, kResidual>(k.e, k.g, columns, from, out);
-  }
-}
-
+// kC panels of `rows` rows of sums, from column j on.
 template <int kC, bool kResidual>
 static inline void finish(const Task& k, const int32_t* sums, int rows, int64_t i, int64_t j) {
-  constexpr int kStride = kC * (int)kPanel;
-  if constexpr (kC == 8) {
-    finish_codes<4, kResidual>(k, sums, kStride, rows, i, j);
-    finish_codes<4, kResidual>(k, sums + 64, kStride, rows, i, j + 64);
-  } else if constexpr (kC == 3) {
-    finish_codes<2, kResidual>(k, sums, kStride, rows, i, j);
-    finish_codes<1, kResidual>(k, sums + 32, kStride, rows, i, j + 32);
-  } else {
-    finish_codes<kC, kResidual>(k, sums, kStride, rows, i, j);
+  static const uint8_t kInOrder[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+  const Requantizer& q = *k.g.requantizer;
+  TileCodes t;
+  t.sums = sums;
+  t.rows = kInOrder;
+  t.to = (uint8_t*)k.g.c + i * k.g.ldc + j;
+  t.residual = kResidual ? residual_codes_avx512(q, i, j) : t.to;
+  t.scale = q.scale + j * q.scale_step;
+  t.cols = k.g.n - j;
+  tile_codes_avx512<kC, kResidual>(k.e, k.g, (int)q.scale_step, t, rows);
+}
+
+// The kC panels of a tile in groups of 4, 2 and 1, from panel kFrom of the tile on.
+template <int kR, int kC, int kFrom>
+static inline __attribute__((always_inline)) void finish_sums(const Task& k, const __m512i (&sum)[kR][kC], int32_t* out,
+                                                              int64_t i, int64_t p) {
+  constexpr int kGroup = kC - kFrom >= 4 ? 4 : kC - kFrom >= 2 ? 2 : 1;
+#pragma GCC unroll 24
+  for (int r = 0; r < kR; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kGroup; ++c) _mm512_store_si512(out + (r * kGroup + c) * kPanel, sum[r][kFrom + c]);
   }
+  const GemmI8& g = k.g;
+  const int64_t j = (p + kFrom) * kPanel;
+  if (!k.fast) {
+    const int64_t cols = g.n - j < kGroup * kPanel ? g.n - j : kGroup * kPanel;
+    requantize_rows_avx512(out, kGroup * kPanel, i, kR, j, cols, g.c, g.ldc, *g.requantizer);
+  } else if (g.requantizer->residual) {
+    finish<kGroup, true>(k, out, kR, i, j);
+  } else {
+    finish<kGroup, false>(k, out, kR, i, j);
+  }
+  if constexpr (kFrom + kGroup < kC) finish_sums<kR, kC, kFrom + kGroup>(k, sum, out + kR * kGroup * kPanel, i, p);
 }
 
 // Rows [i, i + kR) of the kC panels from p on.
@@ -97,20 +104,7 @@ static void tile(const Task& k, int64_t i, int64_t p) {
     }
   }
   alignas(64) int32_t out[kR * kC * kPanel];
-#pragma GCC unroll 24
-  for (int r = 0; r < kR; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < kC; ++c) _mm512_store_si512(out + (r * kC + c) * kPanel, sum[r][c]);
-  }
-  const int64_t j = p * kPanel;
-  if (!k.fast) {
-    const int64_t cols = g.n - j < kC * kPanel ? g.n - j : kC * kPanel;
-    requantize_rows_avx512(out, kC * kPanel, i, kR, j, cols, g.c, g.ldc, *g.requantizer);
-  } else if (g.requantizer->residual) {
-    finish<kC, true>(k, out, kR, i, j);
-  } else {
-    finish<kC, false>(k, out, kR, i, j);
-  }
+  finish_sums<kR, kC, 0>(k, sum, out, i, p);
 }
 
 // Rows [i0, i1), kR at a time and the rest one size down.

@@ -106,6 +106,8 @@ Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int
     check_zero_point(function, "residual_zero_point", q.residual_zero_point, q.residual_dtype);
     check_scale(function, q.residual_scale, fixed, [] { return std::string("residual_scale"); });
   }
+  q.may_overflow = q.residual && q.residual_scale > 1048576.0f;
+  for (int64_t j = 0; j < q.scale_count; ++j) q.may_overflow |= q.scale[j] > 0.5f;
   if (fixed) {
     FixedPoint* pairs = scratch<FixedPoint>(ScratchSlot::fixed_point, static_cast<size_t>(q.scale_count));
     for (int64_t j = 0; j < q.scale_count; ++j) pairs[j] = capped(fixed_point(q.scale[j]));

@@ -24,6 +24,7 @@ struct CodesAvx512 {
   __m512 residual_scale;
   __m512i residual_zero_point;
   bool is_signed, residual_is_signed;
+  bool limits, shifts, clamps;  // top, zero_point and lo8..hi8 matter
 };
 
 static inline CodesAvx512 codes_avx512(const Requantizer& q) {
@@ -39,6 +40,9 @@ static inline CodesAvx512 codes_avx512(const Requantizer& q) {
   e.residual_zero_point = _mm512_set1_epi32(q.residual_zero_point);
   e.is_signed = q.out_dtype == DType::s8;
   e.residual_is_signed = q.residual_dtype == DType::s8;
+  e.limits = q.may_overflow;
+  e.shifts = q.zero_point != 0;
+  e.clamps = q.hi - q.lo != 255;
   return e;
 }
 
@@ -53,16 +57,22 @@ static inline __m512 add_residual_avx512(const CodesAvx512& e, __m512 f, __m128i
 
 // 64 codes of four scaled vectors, in their order.
 static inline __m512i round64_avx512(const CodesAvx512& e, __m512 f0, __m512 f1, __m512 f2, __m512 f3) {
-  const __m512i i0 = _mm512_cvtps_epi32(_mm512_min_ps(f0, e.top)), i1 = _mm512_cvtps_epi32(_mm512_min_ps(f1, e.top));
-  const __m512i i2 = _mm512_cvtps_epi32(_mm512_min_ps(f2, e.top)), i3 = _mm512_cvtps_epi32(_mm512_min_ps(f3, e.top));
-  const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(i0, i1), e.zero_point16);
-  const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(i2, i3), e.zero_point16);
+  if (e.limits) {
+    f0 = _mm512_min_ps(f0, e.top), f1 = _mm512_min_ps(f1, e.top);
+    f2 = _mm512_min_ps(f2, e.top), f3 = _mm512_min_ps(f3, e.top);
+  }
+  __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(f0), _mm512_cvtps_epi32(f1));
+  __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(f2), _mm512_cvtps_epi32(f3));
+  if (e.shifts) {
+    low = _mm512_adds_epi16(low, e.zero_point16);
+    high = _mm512_adds_epi16(high, e.zero_point16);
+  }
   if (e.is_signed) {
     const __m512i y = _mm512_permutexvar_epi32(e.order, _mm512_packs_epi16(low, high));
-    return _mm512_min_epi8(_mm512_max_epi8(y, e.lo8), e.hi8);
+    return e.clamps ? _mm512_min_epi8(_mm512_max_epi8(y, e.lo8), e.hi8) : y;
   }
   const __m512i y = _mm512_permutexvar_epi32(e.order, _mm512_packus_epi16(low, high));
-  return _mm512_min_epu8(_mm512_max_epu8(y, e.lo8), e.hi8);
+  return e.clamps ? _mm512_min_epu8(_mm512_max_epu8(y, e.lo8), e.hi8) : y;
 }
 
 // 16 codes of one scaled vector.

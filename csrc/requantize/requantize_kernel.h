@@ -16,6 +16,7 @@ struct Requantizer : Epilogue {
   int64_t scale_step = 0;             // channel j's multiplier is scale[j * scale_step], fixed[j * scale_step]
   const FixedPoint* fixed = nullptr;  // gemmlowp and single
   FixedPoint residual_fixed;          // of residual_scale * 2^-16
+  bool may_overflow = true;           // a scaled sum can leave int32 (scales above 1/2, residual scale above 2^20)
 };
 
 // Checks an epilogue over n channels and prepares it; throws std::invalid_argument naming `function`. The result
