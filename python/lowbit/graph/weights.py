@@ -17,9 +17,9 @@ def quantize_weights(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric int8 codes -127..127, scale = max |w| / 127 per output channel (axis 0) or per tensor, no saturation.
 
-    Codes are rounded so that the errors of each output channel sum to at most half a step (``balance``). A channel of
-    zeros, or one whose weights are tiny beside its bias, gets a scale that still lets round(bias / (input_scale * scale))
-    plus any accumulator fit int32.
+    Codes are rounded so that the errors of each output channel sum to at most half a step (``balance``). A channel
+    of zeros, or one whose weights are tiny beside its bias, gets a scale that still lets
+    round(bias / (input_scale * scale)) plus any accumulator fit int32.
 
     Args:
         weight: float32, output channel first.
@@ -49,9 +49,10 @@ def quantize_weights(
 def balance(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Round each row to whole numbers whose sum is the row's, to half a unit.
 
-    Values are rounded to nearest; then, where the errors of a row sum to E, the round(|E|) values that were nearest to a
-    tie on that side are rounded the other way. Activations after ReLU have a positive mean, which would turn a row's summed
-    error into a shift of its output channel: on MobileNetV2 and EfficientNet-lite0 this gives 2 and 3 dB at the output.
+    Values are rounded to nearest; then, where the errors of a row sum to E, the round(|E|) values that were nearest
+    to a tie on that side are rounded the other way. Activations after ReLU have a positive mean, which would turn a
+    row's summed error into a shift of its output channel: on MobileNetV2 and EfficientNet-lite0 this gives 2 and 3 dB
+    at the output.
 
     Args:
         rows: (n, k), |values| <= 127 where codes are to be -127..127: none leaves its floor and ceiling.
