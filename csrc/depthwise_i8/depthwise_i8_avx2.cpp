@@ -12,12 +12,17 @@ LOWBIT_TARGET_BEGIN_AVX2
 
 namespace lowbit {
 
+static inline __m128i load_16(const uint8_t* p, int64_t width) {
+  if (width >= 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  alignas(16) uint8_t bytes[16] = {};
+  if (width > 0) memcpy(bytes, p, static_cast<size_t>(width));
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
+}
+
 // `width` bytes, and zeros.
 static inline __m256i load_bytes(const uint8_t* p, int64_t width) {
   if (width >= 32) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  alignas(32) uint8_t bytes[32] = {};
-  memcpy(bytes, p, static_cast<size_t>(width));
-  return _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes));
+  return _mm256_setr_m128i(load_16(p, width), width > 16 ? load_16(p + 16, width - 16) : _mm_setzero_si128());
 }
 
 // Half a block: 32 channels of one output pixel.

@@ -4,8 +4,9 @@
 //             the fifth and sixth row by pairs of columns, (r4[x], r5[x], r4[x + 1], r5[x + 1]): three more groups
 //   stride 2: one output row; the fifth row by fours, (r4[x] ... r4[x + 3]): two more groups
 // The interleaved bytes of a chunk of output pixels go to 17 KB of the stack, because five columns of four registers
-// and the accumulators do not fit 32; then each pair of quarters of a block keeps its weights in registers while pixels
-// pass. Four pixels are eight chains of dependent products, which hides their latency.
+// and the accumulators do not fit 32. Four pixels are sixteen chains of dependent products, which hides their latency.
+// Tried and equal: weights in registers, half a block at a time. Tried and slower: one output row at a time at stride 1
+// (a fifth).
 #include "depthwise_i8/depthwise_i8_block_avx512_vnni.h"
 #include "depthwise_i8/depthwise_i8_kernel.h"
 #include "target.h"
@@ -36,8 +37,8 @@ struct Interleaved {
   __m512i rest[34][4];
 };
 
-LOWBIT_INLINE void dot(__m512i& acc, __m512i u8, __m512i s8) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "vm"(s8));  // GCC 12's intrinsic copies accumulators here
+LOWBIT_INLINE void dot(__m512i& acc, __m512i u8, const int8_t* s8) {
+  acc = _mm512_dpbusd_epi32(acc, u8, _mm512_loadu_si512(s8));
 }
 
 struct Pair {
@@ -84,54 +85,48 @@ void interleave_chunk(const Block& b, const Rows<Plan<kStride>::kIn, kSets>& row
   }
 }
 
-// Quarters kHalf * 2 and kHalf * 2 + 1 of kPixels pixels from the i-th of the chunk on, to words.
-template <int kStride, int kPixels, bool kBare, int kHalf>
-LOWBIT_INLINE void half(const Block& b, const int8_t* weights, const Interleaved& in, int64_t i, __m512i out[kPixels]) {
-  constexpr int kGroups = Plan<kStride>::kGroups;
-  __m512i w[kGroups][2], acc[kPixels][2];
-#pragma GCC unroll 2
-  for (int h = 0; h < 2; ++h) {
-    const int q = kHalf * 2 + h;
-#pragma GCC unroll 8
-    for (int g = 0; g < kGroups; ++g) w[g][h] = _mm512_loadu_si512(weights + (g * 4 + q) * kDepthwiseBlock);
-#pragma GCC unroll 4
-    for (int p = 0; p < kPixels; ++p) acc[p][h] = _mm512_loadu_si512(b.init + q * 16);
-  }
-#pragma GCC unroll 16
-  for (int x = 0; x < (kPixels - 1) * kStride + 5; ++x) {
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      const __m512i column = in.column[i * kStride + x][kHalf * 2 + h];
-#pragma GCC unroll 4
-      for (int p = 0; p < kPixels; ++p) {
-        const int kx = x - p * kStride;
-        if (kx >= 0 && kx < 5) dot(acc[p][h], column, w[kx][h]);
-      }
-    }
-  }
-#pragma GCC unroll 3
-  for (int g = 5; g < kGroups; ++g) {
-#pragma GCC unroll 4
-    for (int p = 0; p < kPixels; ++p) {
-#pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) dot(acc[p][h], in.rest[i + p + (g - 5) * 2][kHalf * 2 + h], w[g][h]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int p = 0; p < kPixels; ++p) out[p] = words<kBare>(acc[p][0], acc[p][1], b.scale + kHalf * 32, b);
-}
-
 // kPixels pixels from the i-th of the chunk that starts at ox, of the output rows from oy on that exist.
 template <int kStride, int kPixels, int kSets, bool kMasked, bool kBare>
 void outputs(const Block& b, const int8_t* weights, const Interleaved& in, int64_t i, int64_t oy, int64_t ox) {
-  constexpr int kRows = Plan<kStride>::kRows;
+  constexpr int kRows = Plan<kStride>::kRows, kGroups = Plan<kStride>::kGroups;
   for (int r = 0; r < kRows && oy + r < b.end; ++r, weights += 8 * 4 * kDepthwiseBlock) {
-    __m512i words0[kPixels], words1[kPixels];
-    half<kStride, kPixels, kBare, 0>(b, weights, in, i, words0);
-    half<kStride, kPixels, kBare, 1>(b, weights, in, i, words1);
+    __asm__("" ::: "memory");  // or GCC keeps what both rows read, and spills it
+    __m512i acc[kPixels][4];
 #pragma GCC unroll 4
     for (int p = 0; p < kPixels; ++p) {
-      store<kSets, kMasked>(b, bytes<kBare>(words0[p], words1[p], b), oy + r, kRows, ox + i + p);
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) acc[p][q] = _mm512_loadu_si512(b.init + q * 16);
+    }
+#pragma GCC unroll 16
+    for (int x = 0; x < (kPixels - 1) * kStride + 5; ++x) {
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) {
+        const __m512i column = in.column[i * kStride + x][q];
+#pragma GCC unroll 4
+        for (int p = 0; p < kPixels; ++p) {
+          const int kx = x - p * kStride;
+          if (kx >= 0 && kx < 5) dot(acc[p][q], column, weights + (kx * 4 + q) * kDepthwiseBlock);
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (int x = 0; x < kPixels + (kGroups - 6) * 2; ++x) {
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) {
+        const __m512i rest = in.rest[i + x][q];
+#pragma GCC unroll 4
+        for (int p = 0; p < kPixels; ++p) {
+          const int g = (x - p) / 2;
+          if (x >= p && (x - p) % 2 == 0 && g < kGroups - 5)
+            dot(acc[p][q], rest, weights + ((5 + g) * 4 + q) * kDepthwiseBlock);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < kPixels; ++p) {
+      const __m512i lo = words<kBare>(acc[p][0], acc[p][1], b.scale, b);
+      const __m512i hi = words<kBare>(acc[p][2], acc[p][3], b.scale + 32, b);
+      store<kSets, kMasked>(b, bytes<kBare>(lo, hi, b), oy + r, kRows, ox + i + p);
     }
   }
 }

@@ -1,5 +1,8 @@
 """depthwise_conv2d_i8 against NumPy written from the definition, on every level and thread count."""
 
+import ctypes
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -192,3 +195,28 @@ def test_errors_name_what_disagrees():
         lowbit.depthwise_conv2d_i8(np.zeros((1, 300, 300, 1), np.uint8), np.zeros((300, 300, 1), np.int8))
     with pytest.raises(ValueError, match=r"w must be \(kh, kw, c\), it has 2 axes"):
         lowbit.pack_depthwise_i8(np.zeros((3, 3), np.int8))
+
+
+def before_guard_page(shape, dtype):
+    """An array whose last byte is the last readable one: reading or writing past its end is a crash."""
+    size, page = int(np.prod(shape)) * np.dtype(dtype).itemsize, mmap.PAGESIZE
+    room = -(-size // page) * page
+    memory = mmap.mmap(-1, room + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(start + room), ctypes.c_size_t(page), 0) == 0
+    return np.frombuffer(memory, dtype, int(np.prod(shape)), room - size).reshape(shape)
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+def test_nothing_is_read_or_written_past_the_end(isa):
+    rng = np.random.default_rng(8)
+    for kernel, stride in ((3, 1), (3, 2), (5, 1), (5, 2), (4, 1)):
+        for c in (1, 16, 17, 33, 63, 64, 80):
+            x, w = before_guard_page((1, 6, 7, c), np.uint8), hostile(rng, (kernel, kernel, c), "int8")
+            x[...] = hostile(rng, x.shape, "uint8")
+            expected = reference(x, w, (stride,) * 2, (1,) * 4, (1, 1), 9)
+            for dtype in ("int32", "uint8"):
+                out = before_guard_page(expected.shape, dtype)
+                scaled = {} if dtype == "int32" else {"scale": 0.003, "out_dtype": dtype}
+                lowbit.depthwise_conv2d_i8(x, w, stride, 1, x_zero_point=9, out=out, isa=isa, threads=1, **scaled)
+                np.testing.assert_array_equal(out, codes(expected, 0.003, 0, dtype) if scaled else expected)

@@ -1,5 +1,8 @@
 """gemm_f32 and conv2d_f32 against float64 NumPy written from the definition, within Higham's bound."""
 
+import ctypes
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -183,3 +186,30 @@ def test_errors_name_what_disagrees():
         lowbit.conv2d_f32(x, w, groups=4)
     with pytest.raises(ValueError, match=r"padding must be one number"):
         lowbit.conv2d_f32(x, w, padding=(1, 2, 3))
+
+
+def before_guard_page(values):
+    """A copy of float32 values whose last byte is the last readable one: reading past its end is a crash."""
+    page = mmap.PAGESIZE
+    room = -(-values.nbytes // page) * page
+    memory = mmap.mmap(-1, room + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(start + room), ctypes.c_size_t(page), 0) == 0
+    array = np.frombuffer(memory, np.float32, values.size, room - values.nbytes).reshape(values.shape)
+    array[...] = values
+    return array
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+def test_nothing_is_read_past_the_end(isa):
+    rng = np.random.default_rng(8)
+    for c in (1, 7, 8, 15, 16, 17, 40):
+        for w in (normal(rng, c, 3, 3, 1), normal(rng, 9, 3, 3, c), normal(rng, 9, 1, 1, c)):
+            groups = c if w.shape[0] == c and w.shape[3] == 1 else 1
+            args = [normal(rng, 1, 5, 6, c), normal(rng, w.shape[0]), normal(rng, 1, 3, 4, w.shape[0])]
+            if w.shape[1] == 1:
+                args[2] = normal(rng, 1, 5, 6, w.shape[0])
+            plain = lowbit.conv2d_f32(args[0], w, groups=groups, bias=args[1], residual=args[2], isa=isa)
+            x, bias, residual = map(before_guard_page, args)
+            y = lowbit.conv2d_f32(x, w, groups=groups, bias=bias, residual=residual, isa=isa)
+            np.testing.assert_array_equal(y, plain)
