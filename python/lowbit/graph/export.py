@@ -146,10 +146,10 @@ class _Exporter:
         attrs, entry = op.get("attrs", {}), self.entry(op["outputs"][0])
         lo, hi = attrs.get("min"), attrs.get("max")
         if entry["dtype"] in _RANGE and not entry.get("dynamic"):
-            low, high = _RANGE[entry["dtype"]]
             scale, zero = self.plan.scale(entry), entry["zero_point"]
-            lo = scale * (attrs["lo"] - zero) if attrs.get("lo", low) > low + (entry["dtype"] == "int8") else None
-            hi = scale * (attrs["hi"] - zero) if attrs.get("hi", high) < high else None
+            narrow = entry["dtype"] == "int8" and attrs.get("lo") == -127  # symmetric codes, no clamp
+            lo = scale * (attrs["lo"] - zero) if "lo" in attrs and not narrow else None
+            hi = scale * (attrs["hi"] - zero) if "hi" in attrs else None
         if lo is None and hi is None:
             return name
         if lo == 0 and hi is None:

@@ -353,11 +353,12 @@ def _same_codes(a: CodeParams, b: CodeParams) -> bool:
 
 
 def _code_clamp(params: CodeParams, attrs: Mapping[str, Any]) -> dict[str, int]:
-    """Lo and hi of output codes, a fused clamp included; only what differs from the type's range."""
+    """Lo and hi of output codes: a fused clamp, or what differs from the type's range."""
     lo = params.code(attrs["min"]) if "min" in attrs else params.lo
     hi = params.code(attrs["max"]) if "max" in attrs else params.hi
     full = (-128, 127) if params.dtype == "int8" else (0, 255)
-    return {k: v for k, v, f in zip(("lo", "hi"), (lo, hi), full, strict=True) if v != f}
+    asked = ("min" in attrs, "max" in attrs)
+    return {k: v for k, v, f, a in zip(("lo", "hi"), (lo, hi), full, asked, strict=True) if a or v != f}
 
 
 def _encode(values: Array, y: CodeParams) -> Any:

@@ -86,6 +86,29 @@ def passes_scale(layer: Layer) -> bool:
     return layer.op in _PASSING and layer.attrs.get("mode") != "linear"
 
 
+def non_negative_tensors(net: Net) -> set[Tensor]:
+    """Tensors none of whose values can be negative, whatever the input: after a ReLU, and what is made of such alone."""
+    found: set[Tensor] = set()
+
+    def holds(layer: Layer) -> bool:
+        attrs, from_found = layer.attrs, all(t in found for t in layer.inputs)
+        if layer.op in ("conv2d", "gemm", "binary") and attrs.get("min", -1.0) >= 0:
+            return True
+        if layer.op == "unary":
+            kind = attrs["kind"]
+            return kind in ("relu", "sigmoid", "hard_sigmoid", "exp") or (kind == "clip" and attrs["alpha"] >= 0)
+        if layer.op == "binary":
+            return len(layer.inputs) == 2 and from_found and attrs["kind"] in ("add", "mul")
+        if layer.op == "pad":
+            return from_found and attrs.get("value", 0.0) >= 0
+        return layer.op == "softmax" or (layer.op in (*_PASSING, "average_pool", "identity") and from_found)
+
+    for layer in net.layers:
+        if holds(layer):
+            found.add(layer.output)
+    return found
+
+
 def choose_domains(net: Net, recipes: list[Recipe], forced: set[str]) -> dict[Layer, str]:
     """``codes``, ``dynamic`` or ``float`` for every layer.
 
@@ -196,13 +219,19 @@ class Scales:
         return all(self._exclusive(i, producer, domain) for i in producer.inputs)
 
     def _choose_dtypes(self, domain: dict[Layer, str], recipes: list[Recipe], default: Recipe) -> dict[Tensor, str]:
+        """What the readers' recipes say; but where no value can be negative, symmetric codes are uint8 with zero point 0.
+
+        That is twice as fine as int8, whose lower half would stand unused, and as fast.
+        """
+        non_negative = non_negative_tensors(self._net)
         votes: dict[Tensor, set[str]] = {}
         for layer, recipe in zip(self._net.layers, recipes, strict=True):
             if domain[layer] == "codes" and recipe.is_static:
                 for t in layer.inputs:
                     votes.setdefault(self._root(t), set()).add(recipe.activation)
         fallback = default.activation if default.is_static else "int8"
-        return {root: next(iter(v)) if len(v) == 1 else fallback for root, v in votes.items()}
+        chosen = {root: next(iter(v)) if len(v) == 1 else fallback for root, v in votes.items()}
+        return {r: "uint8" if all(t in non_negative for t in self._members[r]) else d for r, d in chosen.items()}
 
     def known(self, t: Tensor) -> bool:
         """Whether parameters can be found."""
