@@ -62,6 +62,15 @@ def compare(
         ValueError: No images, labels that do not match, a network with several inputs, images of the wrong shape.
         TypeError: Images that are not float32.
         ImportError: onnx or onnxruntime is missing; names the extra.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> net = str(files("lowbit.demo") / "fashion.onnx")
+        >>> images = np.random.default_rng(0).normal(size=(20, 1, 28, 28)).astype(np.float32)
+        >>> model = lowbit.convert(net, recipe="int8", calibration=[images])
+        >>> report = lowbit.compare(net, model, images, sqnr_images=0, seconds=0.05)
+        >>> report.agreement > 50
+        True
     """
     if batch < 1 or sqnr_images < 0 or seconds <= 0:
         raise ValueError(f"compare: batch {batch}, sqnr_images {sqnr_images}, seconds {seconds}")

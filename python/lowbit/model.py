@@ -170,6 +170,14 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises:
         lowbit.FormatError: where anything in the file is wrong; names what and where.
         OSError: where it cannot be read.
+
+    Example:
+        >>> import numpy as np, lowbit, pathlib, tempfile
+        >>> from importlib.resources import files
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "fashion.lowbit"
+        >>> lowbit.convert(str(files("lowbit.demo") / "fashion.onnx"), recipe="int8-dynamic").save(path)
+        >>> lowbit.load(path).run(np.zeros((3, 1, 28, 28), np.float32)).shape
+        (3, 10)
     """
     with open(path, "rb") as file:
         raw = file.read()

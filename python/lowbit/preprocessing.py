@@ -34,8 +34,9 @@ class Preprocessing:
     Example:
         >>> import numpy as np
         >>> p = Preprocessing(size=(2, 2), channels="L", scale=1 / 255, mean=(0.5,), std=(0.5,), layout="NCHW")
-        >>> p.normalise(np.array([[[[0], [255]], [[51], [204]]]], np.uint8)).round(2).tolist()
-        [[[[-1.0, 1.0], [-0.6, 0.6]]]]
+        >>> p.normalise(np.array([[[[0], [255]], [[51], [204]]]], np.uint8)).round(1)
+        array([[[[-1. ,  1. ],
+                 [-0.6,  0.6]]]], dtype=float32)
     """
 
     size: tuple[int, int] | None = None

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from plan_reference import Reference
 
 from lowbit.graph.lower import lower
 from lowbit.graph.recipe import parse_recipe
 from lowbit.graph.source import build, float_names
+from plan_reference import Reference
 
 node = helper.make_node
 

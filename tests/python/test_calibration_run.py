@@ -53,7 +53,7 @@ def batches(count, size=2, seed=0):
 def test_every_float_activation_and_nothing_else():
     table = lowbit.calibrate(small_net(), batches(3))
     assert list(table) == ["x", "conv", "bn", "relu", "drop", "y"]
-    assert (table.samples, table.method, table.shard) == (6, "entropy", None)
+    assert (table.samples, table.method, table.shard) == (6, "mse", None)
     assert {o.count for n, o in table.tensors.items() if n != "x"} == {3 * 2 * 4 * 36}
 
 
@@ -70,7 +70,7 @@ def test_histograms_are_those_of_a_plain_run():
         want["x"].observe(x)
         for name, value in zip(names, session.run(names, {"x": x}), strict=True):
             want[name].observe(value)
-    table = lowbit.calibrate(small_net(), data, tensors=[*names, "x"])
+    table = lowbit.calibrate(small_net(), data, method="entropy", tensors=[*names, "x"])
     for name, h in want.items():
         assert table[name].state_dict() == {"method": "entropy", "literal_bin0": False, **h.state_dict()}
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gemm_i8 import codes
-from test_requantize import expected
 
 import lowbit
+from test_gemm_i8 import codes
+from test_requantize import expected
 
 LEVELS = lowbit.isas()
 

@@ -6,12 +6,12 @@ import threading
 import numpy as np
 import onnx
 import pytest
+
+import lowbit
 from onnx_nets import min_max, net, node, run_onnx, sqnr
 from plan_reference import Reference
 from test_graph_nets import REAL, real, residual_net
 from test_graph_ops import CASES, between_products, case
-
-import lowbit
 
 rng = np.random.default_rng(3)
 RECIPES = ["int8", "int8-tensor", "int8-affine", "int8-dynamic", "float32", {"weight": "int8", "activation": "uint8"}]

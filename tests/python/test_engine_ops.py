@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_nets import Net, check
 
 from lowbit import _core
+from tiny_nets import Net, check
 
 CODES = [("int8", 0.1, 0), ("int8", 0.07, -5), ("uint8", 0.05, 131)]
 

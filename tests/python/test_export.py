@@ -3,10 +3,10 @@
 import numpy as np
 import onnx
 import pytest
-from onnx_nets import make_plan, min_max, net, node, run_onnx, run_plan, sqnr
-from test_graph_ops import CASES, between_products, case, rng
 
 from lowbit.graph.export import export_onnx, write
+from onnx_nets import make_plan, min_max, net, node, run_onnx, run_plan, sqnr
+from test_graph_ops import CASES, between_products, case, rng
 
 NAMES = [n for n in CASES if n != "max_pool_ceil_last_outside"]
 

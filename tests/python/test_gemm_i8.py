@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_requantize import expected
 
 import lowbit
+from test_requantize import expected
 
 LEVELS = lowbit.isas()
 TYPES = ["int8", "uint8"]

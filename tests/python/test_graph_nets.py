@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx_nets import make_plan, min_max, net, node, run_onnx, run_plan, sqnr
 
 from lowbit.graph.names import module_path
 from lowbit.graph.net import UnsupportedError
 from lowbit.graph.recipe import parse_recipe
 from lowbit.graph.source import build, read, tensors_to_calibrate
+from onnx_nets import make_plan, min_max, net, node, run_onnx, run_plan, sqnr
 
 DATA = Path(os.environ.get("LOWBIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 rng = np.random.default_rng(11)

@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
-from onnx_nets import make_plan, min_max, net, node, run_onnx, run_plan, sqnr
 
 from lowbit.graph.net import UnsupportedError
+from onnx_nets import make_plan, min_max, net, node, run_onnx, run_plan, sqnr
 
 rng = np.random.default_rng(7)
 

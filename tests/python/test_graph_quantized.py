@@ -3,8 +3,9 @@
 import numpy as np
 import onnx
 import pytest
-from onnx_nets import make_plan, net, node, run_onnx, run_plan, sqnr
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+from onnx_nets import make_plan, net, node, run_onnx, run_plan, sqnr
 
 rng = np.random.default_rng(5)
 

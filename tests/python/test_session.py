@@ -4,9 +4,9 @@ import threading
 
 import numpy as np
 import pytest
-from tiny_nets import Net
 
 from lowbit import _core
+from tiny_nets import Net
 
 
 def two_in_two_out() -> Net:

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from plan_reference import Reference
 
 from lowbit import _core, container
+from plan_reference import Reference
 
 
 class Net:

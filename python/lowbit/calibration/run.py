@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowbit.calibration.observers import Observer, make_observer
+from lowbit.calibration.observers import DEFAULT_METHOD, Observer, make_observer
 from lowbit.calibration.table import CalibrationTable
 from lowbit.calibration.tap import TappedNet
 
@@ -23,7 +23,7 @@ def calibrate(
     net: Any,
     batches: Batches,
     *,
-    method: str = "entropy",
+    method: str = DEFAULT_METHOD,
     engine: str | None = None,
     tensors: Sequence[str] | None = None,
     memory_limit: int = 1 << 30,
@@ -42,7 +42,7 @@ def calibrate(
         net: path of an ONNX file, or an ``onnx.ModelProto``.
         batches: arrays (for a net with one input) or mappings from input name to array, or a function that gives them.
             One array with as many axes as the input is cut along its first axis. Empty batches are passed over.
-        method: "entropy", "minmax", "percentile" or "mse".
+        method: "mse" (the default), "entropy", "minmax" or "percentile".
         engine: None runs here; "ray" spreads the batches over a ray cluster (``pip install "lowbit[ray]"``).
         tensors: names to observe; default every float activation: inputs and nodes' outputs that depend on them.
         memory_limit: bytes that the outputs of one tap may take; a single larger tensor still runs, alone.

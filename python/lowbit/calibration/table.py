@@ -12,7 +12,14 @@ from typing import Any, Self
 
 from lowbit._core import FormatError
 from lowbit.calibration import tensorrt
-from lowbit.calibration.observers import FixedObserver, HistogramObserver, Observer, make_observer, observer_from_state
+from lowbit.calibration.observers import (
+    DEFAULT_METHOD,
+    FixedObserver,
+    HistogramObserver,
+    Observer,
+    make_observer,
+    observer_from_state,
+)
 from lowbit.qparams import QParams
 
 FORMAT, VERSION = "lowbit.calibration", 1
@@ -60,7 +67,7 @@ class CalibrationTable:
         self,
         tensors: Mapping[str, Observer] | None = None,
         *,
-        method: str = "entropy",
+        method: str = DEFAULT_METHOD,
         model: str = "",
         samples: int = 0,
         shards: list[tuple[int, int]] | None = None,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import lowbit
+from lowbit.calibration.observers import DEFAULT_METHOD
 from lowbit.cli import options as o
 from lowbit.cli.console import emit, progress, say
 from lowbit.data import parse_shard
@@ -26,7 +27,7 @@ app = typer.Typer(
 
 OnnxFile = Annotated[Path, typer.Argument(metavar="NET.onnx", help="The float network.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
-Method = Annotated[str, typer.Option(help="entropy, minmax, percentile or mse.")]
+Method = Annotated[str, typer.Option(help="mse, entropy, minmax or percentile.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -66,7 +67,7 @@ def calibrate(
     net: OnnxFile,
     data: Annotated[str, typer.Argument(help="Folder or .zip of images, .npz (file.npz:x,y) or .npy.")],
     output: Output,
-    method: Method = "entropy",
+    method: Method = DEFAULT_METHOD,
     shard: Annotated[str | None, typer.Option(help="i/n: only part i of n; see merge.")] = None,
     tensorrt: Annotated[Path | None, typer.Option(help="Write TensorRT's calibration cache as well.")] = None,
     rows: o.Rows = None,
@@ -127,7 +128,7 @@ def convert(
         list[str] | None, typer.Option("--set", help="'pattern=recipe' for layers; op:TYPE matches operators.")
     ] = None,
     rounding: Annotated[str | None, typer.Option(help="nearest_even, gemmlowp or single.")] = None,
-    method: Method = "entropy",
+    method: Method = DEFAULT_METHOD,
     max_drop: Annotated[
         float | None, typer.Option(help="Points of top-1 that may be lost on --data; worst layers stay in float.")
     ] = None,

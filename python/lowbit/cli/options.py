@@ -24,7 +24,7 @@ InputShape = Annotated[
 Preprocess = Annotated[
     Path | None,
     typer.Option(
-        help="TOML file with a [preprocessing] table; default net.toml beside the net.", rich_help_panel=_IMAGES
+        help="TOML file with a \\[preprocessing] table; default net.toml beside the net.", rich_help_panel=_IMAGES
     ),
 ]
 Size = Annotated[str | None, typer.Option(help="224, or height,width.", rich_help_panel=_IMAGES)]

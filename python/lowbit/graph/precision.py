@@ -87,7 +87,7 @@ def passes_scale(layer: Layer) -> bool:
 
 
 def non_negative_tensors(net: Net) -> set[Tensor]:
-    """Tensors none of whose values can be negative, whatever the input: after a ReLU, and what is made of such alone."""
+    """Tensors none of whose values can be negative, whatever the input: after a ReLU, and what is made of such."""
     found: set[Tensor] = set()
 
     def holds(layer: Layer) -> bool:
@@ -219,7 +219,7 @@ class Scales:
         return all(self._exclusive(i, producer, domain) for i in producer.inputs)
 
     def _choose_dtypes(self, domain: dict[Layer, str], recipes: list[Recipe], default: Recipe) -> dict[Tensor, str]:
-        """What the readers' recipes say; but where no value can be negative, symmetric codes are uint8 with zero point 0.
+        """What the readers' recipes say; where no value can be negative, symmetric codes are uint8 with zero point 0.
 
         That is twice as fine as int8, whose lower half would stand unused, and as fast.
         """

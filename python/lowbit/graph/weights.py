@@ -64,7 +64,7 @@ def balance(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Example:
         >>> balance(np.array([[0.4, 0.4, 0.4, -3.0]]))
-        array([[ 0.,  1.,  0., -3.]])
+        array([[ 1.,  0.,  0., -3.]])
     """
     codes: NDArray[np.float64] = np.clip(np.rint(rows), -127, 127)
     error = codes - rows
