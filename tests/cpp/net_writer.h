@@ -76,6 +76,7 @@ class NetWriter {
     return out;
   }
   void output(int tensor) { outputs_.push_back(tensor); }
+  void make_dynamic(int tensor) { tensors_[static_cast<size_t>(tensor)]["dynamic"] = true; }
 
   template <typename T>
   std::string file(const std::string& name, const char* dtype, std::vector<int64_t> shape,
@@ -148,6 +149,16 @@ class NetWriter {
   std::vector<File> files_;
 };
 
+// quantize, gemm, dequantize: (b, 3) -> (b, 2).
+inline NetWriter tiny_net() {
+  NetWriter net;
+  const int x = net.input("float32", {3});
+  const int q = net.op("quantize", {x}, net.tensor("int8", {3}, 0.1f, 3));
+  const int y = net.op("gemm", {q}, net.tensor("int8", {2}, 0.1f, 3), Json::object(), net.weights(2, {3}));
+  net.output(net.op("dequantize", {y}, net.tensor("float32", {2})));
+  return net;
+}
+
 // A small net with most of what real ones have: stem, depthwise and pointwise layers, a residual, a fire module
 // (concatenation written in place), squeeze and excite, look-up activation, pools, a float tail. (b, 3, 12, 12) -> (b,
 // 10).
@@ -182,6 +193,54 @@ inline NetWriter small_net() {
   const int flat = net.op("reshape", {self}, net.tensor("int8", {6 * 6 * 32}, 0.2f, 3));
   const int logits = net.op("gemm", {flat}, net.tensor("float32", {10}), Json::object(), net.weights(10, {6 * 6 * 32}));
   net.output(net.op("softmax", {logits}, net.tensor("float32", {10})));
+  return net;
+}
+
+// The operators that small_net has not: float layers, dynamic codes, moving values. (b, 2, 5, 6) float32 and (b, 8) raw
+// bytes.
+inline NetWriter other_net() {
+  NetWriter net;
+  const auto real = [&](std::vector<int64_t> item) { return net.tensor("float32", std::move(item)); };
+  const auto floats = [&](const char* name, std::vector<int64_t> shape) {
+    int64_t n = 1;
+    for (int64_t d : shape) n *= d;
+    std::vector<float> values(static_cast<size_t>(n));
+    for (float& v : values) v = static_cast<float>(net.number(1, 100)) / 100;
+    return net.file(name, "F32", shape, values);
+  };
+  const auto indices = [&](const char* name, std::vector<int32_t> values) {
+    return net.file(name, "I32", {static_cast<int64_t>(values.size())}, values);
+  };
+  const int x = net.input("float32", {2, 5, 6});
+  const int t = net.op("transpose", {x}, real({5, 6, 2}), {{"perm", {0, 2, 3, 1}}});
+  const int c = net.op("conv2d_f32", {t}, real({3, 3, 4}), {{"strides", {2, 2}}, {"pads", {1, 1, 1, 1}}, {"min", 0}},
+                       {{"weight", floats("c.w", {4, 3, 3, 2})}, {"bias", floats("c.b", {4})}});
+  const int p = net.op("prelu", {c}, real({3, 3, 4}), Json::object(), {{"slope", floats("p.s", {4})}});
+  const int b = net.op("binary", {p, c}, real({3, 3, 4}), {{"kind", "sub"}, {"max", 5}});
+  const int k = net.op("binary", {b}, real({3, 3, 4}), {{"kind", "mul"}}, {{"b", floats("k.b", {4})}});
+  const int u = net.op("unary", {k}, real({3, 3, 4}), {{"kind", "clip"}, {"alpha", -1}, {"beta", 2.5}});
+  const int a = net.op("average_pool", {u}, real({2, 2, 4}), {{"kernel", {2, 2}}, {"count_include_pad", true}});
+  const int r = net.op("resize", {a}, real({3, 2, 4}), {{"mode", "linear"}},
+                       {{"rows0", indices("r.r0", {0, 0, 1})},
+                        {"rows1", indices("r.r1", {0, 1, 1})},
+                        {"row_weight", floats("r.rw", {3})},
+                        {"cols0", indices("r.c0", {0, 1})},
+                        {"cols1", indices("r.c1", {1, 1})},
+                        {"col_weight", floats("r.cw", {2})}});
+  const int n = net.op("resize", {r}, real({2, 4, 4}), {{"mode", "nearest"}},
+                       {{"rows", indices("n.r", {2, 0})}, {"cols", indices("n.c", {0, 0, 1, 1})}});
+  const int s = net.op("slice", {n}, real({2, 2, 3}), {{"starts", {0, 0, 3, 0}}, {"steps", {1, 1, -2, 1}}});
+  const int w =
+      net.op("pad", {s}, real({4, 3, 3}), {{"before", {0, 1, 0, 0}}, {"after", {0, 1, 1, 0}}, {"value", 0.5}});
+  const int d = net.op("quantize_dynamic", {w}, net.tensor("uint8", {4, 3, 3}));
+  const int y = net.op("conv2d", {d}, real({4, 3, 6}), {{"rounding", "single"}}, net.weights(6, {1, 1, 3}));
+  const int flat = net.op("reshape", {y}, real({72}));
+  net.output(net.op("gemm_f32", {flat}, real({5}), Json::object(), {{"weight", floats("g.w", {5, 72})}}));
+  net.output(net.op("dequantize", {d}, real({4, 3, 3})));
+  const int raw = net.input("uint8", {8});
+  std::vector<float> table(256, 0.25f);
+  net.output(net.op("lookup", {raw}, real({8}), Json::object(), {{"table", net.file("table", "F32", {256}, table)}}));
+  net.make_dynamic(d);
   return net;
 }
 

@@ -334,3 +334,39 @@ def test_missing_files_and_folders(tmp_path: Path):
     (tmp_path / "empty.lowbit").write_bytes(b"")
     with pytest.raises(FormatError, match=r"empty\.lowbit"):
         _core.Model.open(str(tmp_path / "empty.lowbit"))
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (GOLDEN / "good").glob("*.lowbit")))
+def test_golden_files_give_what_they_gave(name: str):
+    cases = json.loads((GOLDEN / "good" / f"{name}.json").read_text())
+
+    def arrays(kind: str) -> dict[str, np.ndarray]:
+        return {
+            key: np.frombuffer(bytes.fromhex(a["hex"]), a["dtype"]).reshape(a["shape"])
+            for key, a in cases[kind].items()
+        }
+
+    model = _core.Model.open(str(GOLDEN / "good" / f"{name}.lowbit"))
+    container.read_container(GOLDEN / "good" / f"{name}.lowbit")
+    outputs = _core.Session(model).run(arrays("inputs"))
+    assert outputs.keys() == arrays("outputs").keys()
+    for key, expected in arrays("outputs").items():
+        np.testing.assert_array_equal(outputs[key], expected)
+
+
+@pytest.mark.parametrize("name, words", json.loads((GOLDEN / "bad" / "errors.json").read_text()).items())
+def test_golden_bad_files_are_refused(name: str, words: str):
+    path = GOLDEN / "bad" / f"{name}.lowbit"
+    with pytest.raises(FormatError) as error:
+        _core.Model.open(str(path))
+    assert words in str(error.value) and str(path) in str(error.value)
+
+
+def test_there_are_golden_files():
+    assert len(list((GOLDEN / "good").glob("*.lowbit"))) >= 2
+    assert {p.stem for p in (GOLDEN / "bad").glob("*.lowbit")} == set(
+        json.loads((GOLDEN / "bad" / "errors.json").read_text())
+    )

@@ -1,0 +1,148 @@
+"""Makes the golden files beside it: good ones with inputs and outputs, bad ones with what their error says.
+
+They are kept in the repository so that a later reader still opens what this version wrote and refuses what it refused.
+Run it again only to add files, never to change one: ``python tests/golden/make.py`` leaves existing files alone.
+"""
+
+import json
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "python"))
+
+from tiny_nets import Net  # noqa: E402
+
+from lowbit import _core  # noqa: E402
+
+
+def dense() -> Net:
+    """quantize, gemm with residual, dequantize."""
+    net = Net(1)
+    x = net.input("float32", (6,))
+    q = net.op("quantize", [x], net.tensor("int8", (6,), 0.1, 3))
+    h = net.op("gemm", [q], net.tensor("int8", (6,), 0.1, 3), net.weights(6, 6), lo=-127)
+    y = net.op(
+        "gemm", [h, q], net.tensor("int8", (6,), 0.15, -4), net.weights(6, 6, dtype="uint8"), weight_zero_point=128
+    )
+    return net.outputs(net.op("dequantize", [y], net.tensor("float32", (6,))))
+
+
+def convolutional() -> Net:
+    """Stem, depthwise, fire module, pools, look-up, float output; all three roundings."""
+    net = Net(2)
+    x = net.input("uint8", (6, 6, 3))
+    q = net.tensor("int8", (6, 6, 3), 0.02, -3)
+    net.op("lookup", [x], q, {"table": np.arange(-128, 128, dtype=np.int8)})
+    a = net.tensor("int8", (6, 6, 4), 0.1, 0)
+    net.op("conv2d", [q], a, net.weights(4, 3, 3, 3), pads=[1, 1, 1, 1], lo=0, rounding="gemmlowp")
+    b = net.op("conv2d", [a], net.like(a), net.weights(4, 3, 3, 1), pads=[1, 1, 1, 1], groups=4, rounding="single")
+    c = net.op("concat", [a, b], net.like(a, 6, 6, 8), axis=3)
+    p = net.op("max_pool", [c], net.like(a, 3, 3, 8), kernel=[2, 2], strides=[2, 2])
+    m = net.op("average_pool", [p], net.tensor("int8", (1, 1, 8), 0.05, 1), kernel=[3, 3])
+    f = net.op("reshape", [m], net.like(m, 8))
+    return net.outputs(net.op("gemm", [f], net.tensor("float32", (5,)), net.weights(5, 8)), p)
+
+
+def split(raw: bytes) -> tuple[dict[str, Any], bytes]:
+    n = int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8 : 8 + n]), raw[8 + n :]
+
+
+def sealed(header: dict[str, Any], data: bytes) -> bytes:
+    header["__metadata__"]["header_crc32"] = "00000000"
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % 64)
+    at = text.index(b'"header_crc32": "') + 17
+    text = text[:at] + f"{zlib.crc32(text):08x}".encode() + text[at + 8 :]
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def with_header(raw: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    header, data = split(raw)
+    change(header)
+    return sealed(header, data)
+
+
+def with_plan(raw: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    def edit(header: dict[str, Any]) -> None:
+        plan = json.loads(header["__metadata__"]["plan"])
+        change(plan)
+        header["__metadata__"]["plan"] = json.dumps(plan)
+
+    return with_header(raw, edit)
+
+
+def bad_files(good: bytes) -> dict[str, tuple[bytes, str]]:
+    """Name -> bytes, and words of the error."""
+    flipped = bytearray(good)
+    flipped[-8] ^= 4
+    twice = good[8 : 8 + int.from_bytes(good[:8], "little")].rstrip()
+    twice = twice.replace(b'"dtype": "I32"', b'"dtype": "I32", "dtype": "I32"')
+    twice += b" " * (-(8 + len(twice)) % 64)
+    return {
+        "empty": (b"", "not a file"),
+        "cut_header": (good[:100], "cut off"),
+        "cut_data": (good[:-1], "data_offsets"),
+        "longer": (good + bytes(64), "bytes after the last tensor"),
+        "flipped_weight": (bytes(flipped), "the checksum is"),
+        "flipped_header": (good.replace(b"quantize_0", b"quantize_1", 1), "the header's checksum"),
+        "newer_version": (with_header(good, lambda h: h["__metadata__"].update(version="2")), "newer lowbit"),
+        "not_lowbit": (with_header(good, lambda h: h["__metadata__"].update(format="pt")), "format"),
+        "duplicate_key": (len(twice).to_bytes(8, "little") + twice + split(good)[1], "duplicate key"),
+        "huge_header": ((2**60).to_bytes(8, "little") + good[8:], "header of"),
+        "hole": (with_header(good, lambda h: h.pop("__pad_1")), "after a hole"),
+        "overlap": (
+            with_header(good, lambda h: h["gemm_1.bias"].update(data_offsets=[128, 152])),
+            "inside the one before",
+        ),
+        "unknown_op": (with_plan(good, lambda p: p["ops"][1].update(op="gemv")), "unknown operator"),
+        "wrong_shape": (with_plan(good, lambda p: p["tensors"][2].update(shape=[-1, 7])), "gemm_1"),
+        "reads_ahead": (with_plan(good, lambda p: p["ops"][1].update(inputs=[4])), "before it is written"),
+        "unknown_attribute": (with_plan(good, lambda p: p["ops"][1]["attrs"].update(low=1)), "low"),
+        "bad_zero_point": (with_plan(good, lambda p: p["tensors"][1].update(zero_point=200)), "200"),
+    }
+
+
+def write(path: Path, data: bytes) -> bool:
+    if path.exists():
+        return False
+    path.write_bytes(data)
+    return True
+
+
+def main() -> None:
+    for build in (dense, convolutional):
+        net = build()
+        if write(HERE / "good" / f"{build.__name__}.lowbit", net.bytes()):
+            inputs = net.random_inputs(2)
+            outputs, _ = net.reference(inputs)
+            cases = {
+                kind: {
+                    name: {"dtype": str(a.dtype), "shape": a.shape, "hex": a.tobytes().hex()}
+                    for name, a in arrays.items()
+                }
+                for kind, arrays in (("inputs", inputs), ("outputs", outputs))
+            }
+            (HERE / "good" / f"{build.__name__}.json").write_text(json.dumps(cases, indent=1) + "\n")
+    expected_path = HERE / "bad" / "errors.json"
+    expected = json.loads(expected_path.read_text()) if expected_path.exists() else {}
+    for name, (data, words) in bad_files((HERE / "good" / "dense.lowbit").read_bytes()).items():
+        if write(HERE / "bad" / f"{name}.lowbit", data):
+            expected[name] = words
+            try:
+                _core.Model.from_bytes(data)
+                raise SystemExit(f"{name} opens")
+            except ValueError as error:
+                if words not in str(error):
+                    raise SystemExit(f"{name}: {error}, not {words!r}") from None
+    expected_path.write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
