@@ -3,13 +3,12 @@
     python get.py fashion_mnist --to build/data              # any npz with x_train, y_train, x_test, y_test will do
     python examples/python/train_demo.py build/data/fashion_mnist.npz
 
-A small CNN with plain, depthwise and pointwise convolutions and two residual additions; minutes on two cores. The last
-500 training images are held out of the training and shipped for calibration; the first 2000 test images are shipped for
-evaluation and looked at once, at the end. Fashion-MNIST is under the MIT licence (Zalando SE, 2017).
+A small CNN with plain, depthwise and pointwise convolutions and two residual additions; about 12 minutes on one core.
+The last 500 training images are held out of the training and shipped for calibration; the first 2000 test images are
+shipped for evaluation and looked at once, at the end. Fashion-MNIST is under the MIT licence (Zalando SE, 2017).
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -69,9 +68,9 @@ class FashionNet(nn.Module):
 
 
 def augment(x: torch.Tensor) -> torch.Tensor:
-    """A shift of up to 1 pixel, the same for a whole batch, and a mirror image for half of it."""
-    dy, dx = torch.randint(0, 3, (2,)).tolist()
-    x = F.pad(x, (1, 1, 1, 1), value=-MEAN / STD)[:, :, dy : dy + 28, dx : dx + 28]
+    """A shift of up to 2 pixels, the same for a whole batch, and a mirror image for half of it."""
+    dy, dx = torch.randint(0, 5, (2,)).tolist()
+    x = F.pad(x, (2, 2, 2, 2))[:, :, dy : dy + 28, dx : dx + 28]
     flip = torch.rand(len(x), 1, 1, 1) < 0.5
     return torch.where(flip, x.flip(3), x)
 
@@ -82,7 +81,7 @@ def normalise(images: np.ndarray) -> torch.Tensor:
 
 
 def train(x: torch.Tensor, y: torch.Tensor, epochs: int, batch: int) -> FashionNet:
-    """One-cycle SGD, in bfloat16 with float32 master weights."""
+    """One-cycle SGD with label smoothing, in bfloat16 with float32 master weights."""
     net = FashionNet().to(memory_format=torch.channels_last)
     x = x.to(memory_format=torch.channels_last)
     decayed = [p for p in net.parameters() if p.ndim > 1]
@@ -90,13 +89,13 @@ def train(x: torch.Tensor, y: torch.Tensor, epochs: int, batch: int) -> FashionN
     groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": plain, "weight_decay": 0.0}]
     optimiser = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
     steps = epochs * (len(x) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.1, total_steps=steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.2, total_steps=steps, pct_start=0.2)
     for epoch in range(epochs):
         started, losses = time.perf_counter(), []
         for rows in torch.randperm(len(x))[: len(x) // batch * batch].split(batch):
             with torch.autocast("cpu", torch.bfloat16):  # ten times faster than float32 where the CPU has AMX
                 logits = net(augment(x[rows]))
-            loss = F.cross_entropy(logits.float(), y[rows])
+            loss = F.cross_entropy(logits.float(), y[rows], label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -115,11 +114,27 @@ def accuracy(net: FashionNet, x: torch.Tensor, y: torch.Tensor) -> float:
     return 100 * sum(hits) / len(x)
 
 
+def export(net: FashionNet, path: Path) -> None:
+    """ONNX with batch norm folded and any batch size."""
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    program = torch.onnx.export(
+        net.to(memory_format=torch.contiguous_format),
+        (torch.zeros(2, 1, 28, 28),),
+        dynamo=True,
+        opset_version=18,
+        dynamic_shapes={"x": {0: batch}},
+        input_names=["image"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    program.save(str(path), external_data=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--to", type=Path, default=Path(__file__).parents[2] / "python/lowbit/demo")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--threads", type=int, help="fewer than the cores where other programs keep them busy")
     parser.add_argument("--batch", type=int, default=128)
     args = parser.parse_args()
@@ -142,22 +157,7 @@ def main() -> None:
         x_test=x_test[:SHIPPED_TEST],
         y_test=y_test[:SHIPPED_TEST],
     )
-    example = normalise(x_test[:2])
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    program = torch.onnx.export(
-        net.to(memory_format=torch.contiguous_format),
-        (example,),
-        dynamo=True,
-        opset_version=18,
-        dynamic_shapes={"x": {0: batch}},
-        input_names=["image"],
-        output_names=["logits"],
-        verbose=False,
-    )
-    program.save(str(args.to / "fashion.onnx"), external_data=False)
-    (args.to / "fashion.json").write_text(
-        json.dumps({"top1_10000": round(full, 2), "top1_shipped": round(shipped, 2), "epochs": args.epochs}) + "\n"
-    )
+    export(net, args.to / "fashion.onnx")
 
 
 if __name__ == "__main__":

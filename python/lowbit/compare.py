@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import lowbit
 from lowbit.data import Dataset
-from lowbit.float_reference import FloatNet, match, multiplications, onnxruntime
+from lowbit.float_reference import FloatNet, float_tensors, match, multiplications, onnxruntime
 from lowbit.layer_errors import LayerErrors, Ratio, multiplying
 from lowbit.report import LayerReport, Report, Threshold
 from lowbit.report.notes import exclusions, notes
@@ -233,7 +233,8 @@ def layer_errors(
     """Errors of every layer, and of the network's first output, over the first images; and how many those were."""
     shape = next(source.head(1, 1))[0].shape
     plain = lowbit.convert(reference.path, recipe="float32", input_shapes={reference.inputs[0]: (None, *shape[1:])})
-    errors = LayerErrors(plain.plan.data, model.plan.data, plain.plan.tensors, model.plan.tensors, threads)
+    known = float_tensors(reference.path)
+    errors = LayerErrors(plain.plan.data, model.plan.data, plain.plan.tensors, model.plan.tensors, known, threads)
     taps = errors.taps
     tapped = FloatNet(reference.path, threads=threads or lowbit.num_threads(), taps=taps) if taps else None
     session = model.session(threads, keep_tensors=True)

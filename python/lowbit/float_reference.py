@@ -117,6 +117,14 @@ def _tapped(path: str | Path, taps: list[str]) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def float_tensors(path: str | Path) -> set[str]:
+    """Names of a file's inputs and of everything that its nodes write."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return {i.name for i in graph.input} | {name for node in graph.node for name in node.output if name}
+
+
 @dataclass(frozen=True)
 class Multiplication:
     """A convolution or matrix product of an ONNX file: the tensors it reads and writes."""

@@ -11,7 +11,7 @@ engine really computed with the float network's, after activation and residual.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +113,7 @@ class LayerErrors:
         plan: Plan of the low-bit network, with the same layer names.
         float_arrays: File tensors of the float plan.
         arrays: File tensors of the low-bit plan.
+        known: Tensors that the float network has; layers that start from others are left out.
         threads: For the kernels.
     """
 
@@ -122,8 +123,10 @@ class LayerErrors:
         plan: Mapping[str, Any],
         float_arrays: Mapping[str, Array],
         arrays: Mapping[str, Array],
+        known: Collection[str],
         threads: int | None = None,
     ) -> None:
+        self._known = known
         self._float_plan, self._plan, self._arrays, self._threads = float_plan, plan, arrays, threads
         reference = {op["name"]: op for op in float_plan["ops"] if op["op"] in MULTIPLIES}
         self._pairs = [
@@ -138,8 +141,12 @@ class LayerErrors:
 
     def _comparable(self, op: Mapping[str, Any], ref: Mapping[str, Any]) -> bool:
         x = self._float_plan["tensors"][ref["inputs"][0]]
-        y = self._float_plan["tensors"][ref["outputs"][0]]
-        return bool(x.get("source") and y.get("source"))
+        same = self._plan_shape(op) == self._plan_shape(ref, plain=True)
+        return x.get("source") in self._known and same
+
+    def _plan_shape(self, op: Mapping[str, Any], plain: bool = False) -> list[int]:
+        tensors = (self._float_plan if plain else self._plan)["tensors"]
+        return [*tensors[op["inputs"][0]]["shape"], *tensors[op["outputs"][0]]["shape"]]
 
     @property
     def taps(self) -> list[str]:
@@ -147,7 +154,8 @@ class LayerErrors:
         names: dict[str, None] = {}
         for op, ref in self._pairs:
             names[self._float_plan["tensors"][ref["inputs"][0]]["source"]] = None
-            if source := self._plan["tensors"][op["outputs"][0]].get("source"):
+            source = self._plan["tensors"][op["outputs"][0]].get("source")
+            if source in self._known:
                 names[source] = None
         return list(names)
 

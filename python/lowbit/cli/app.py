@@ -226,11 +226,8 @@ def info(
     inputs = [f"{name} {dtype} ({', '.join('n' if d < 0 else str(d) for d in s)})" for name, dtype, s in model.inputs]
     say(f"{net.name}: {units.size(size)}, input {', '.join(inputs)}")
     if net.suffix == ".lowbit":
-        known = {k: v for k, v in model.manifest.items() if k != "preprocessing" and v not in (None, "")}
-        say("\n".join(f"  {k}: {v}" for k, v in known.items()))
-        if "preprocessing" in model.manifest:
-            said = ", ".join(f"{k} {v}" for k, v in model.manifest["preprocessing"].items())
-            say(f"  preprocessing: {said}")
+        known = {k: v for k, v in model.manifest.items() if v not in (None, "", {}, [])}
+        say("\n".join(f"  {k}: {_plain(v)}" for k, v in known.items()))
     say("\n" + model.summary() + "\n")
     parts = [[name, units.size(count)] for name, count in sorted(sections.items(), key=lambda item: -item[1])]
     say("\n".join(table(["bytes in the file" if net.suffix == ".lowbit" else "bytes of parameters", ""], parts)))
@@ -336,6 +333,13 @@ def _calibrate(net: Path, source: Any, method: str, batch: int, threads: int | N
             threads=threads,
             progress=lambda done, _: report("calibrating", min(done * batch, len(source)), len(source)),
         )
+
+
+def _plain(value: Any) -> str:
+    """A value of the manifest on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _load_ranges(path: str) -> Any:

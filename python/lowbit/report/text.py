@@ -33,7 +33,7 @@ def summary_rows(report: Report) -> list[list[str]]:
     """What, float, low-bit, comparison: the table at the top of every form of the report."""
     rows = []
     if report.accuracy is not None and report.accuracy_float is not None and report.drop is not None:
-        change = f"{-report.drop:+.2f} points"
+        change = f"{0.0 - report.drop:+.2f} points"
         rows.append(
             [f"top-1, {report.images} images", f"{report.accuracy_float:.2f} %", f"{report.accuracy:.2f} %", change]
         )
