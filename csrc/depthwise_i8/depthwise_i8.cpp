@@ -150,24 +150,18 @@ struct Input {
 void run_rows(const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Data& d, const int32_t* init, void* y,
               int64_t ldy, const Epilogue& epilogue, Isa isa, int threads) {
   const DepthwiseRowI8Fn row_fn = pick(kRows, isa);
-  const int64_t out_h = s.out_h(), out_w = s.out_w(), slots = int64_t(d.tap_of_slot.size()), taps = s.kh * s.kw;
+  const int64_t out_h = s.out_h(), out_w = s.out_w(), slots = int64_t(d.tap_of_slot.size());
   const int64_t band = std::max<int64_t>(1, kBandAccumulators / (out_w * s.c));
   parallel_for(threads, s.batch * out_h, 1, [&](int64_t begin, int64_t end) {
-    const uint8_t** all = scratch<const uint8_t*>(ScratchSlot::columns, size_t(out_w * (taps + slots)));
-    const uint8_t** slot_taps = all + out_w * taps;
+    const uint8_t** taps = scratch<const uint8_t*>(ScratchSlot::columns, size_t(out_w * slots));
     int32_t* acc = scratch<int32_t>(ScratchSlot::accumulators, size_t(band * out_w * s.c));
     for (int64_t row = begin; row < end; row += band) {
       const int64_t rows = std::min(band, end - row);
       for (int64_t r = 0; r < rows; ++r) {
         const uint8_t* image = in.x + (row + r) / out_h * s.h * s.w * in.ldx;
-        fill_tap_pointers(s, image, in.ldx, in.outside, (row + r) % out_h, taps, all);
-        for (int64_t i = 0; i < out_w; ++i) {
-          for (int64_t k = 0; k < slots; ++k) {
-            const int32_t t = d.tap_of_slot[size_t(k)];
-            slot_taps[i * slots + k] = t < 0 ? in.outside : all[i * taps + t];
-          }
-        }
-        row_fn({slot_taps, slots, out_w, s.c, d.weights.data(), init, acc + r * out_w * s.c});
+        const auto tap_at = [&](int64_t slot) { return d.tap_of_slot[size_t(slot)]; };
+        fill_tap_pointers(s, image, in.ldx, in.outside, (row + r) % out_h, slots, tap_at, taps);
+        row_fn({taps, slots, out_w, s.c, d.weights.data(), init, acc + r * out_w * s.c});
       }
       const int64_t pixel = row * out_w;
       Epilogue e = epilogue;

@@ -25,25 +25,34 @@ static inline __m256i load_bytes(const uint8_t* p, int64_t width) {
   return _mm256_setr_m128i(load_16(p, width), width > 16 ? load_16(p + 16, width - 16) : _mm_setzero_si128());
 }
 
-// Half a block: 32 channels of one output pixel.
-static inline void accumulate(const DepthwiseRowI8& r, const uint8_t* const* taps, int64_t channel, int64_t width,
-                              const int8_t* weights, __m256i acc[4]) {
-  const __m256i low_bytes = _mm256_set1_epi16(0xff);
-  for (int64_t s = 0; s < r.slots; s += 4, weights += 4 * kDepthwiseBlock) {
-    const __m256i t0 = load_bytes(taps[s] + channel, width), t1 = load_bytes(taps[s + 1] + channel, width);
-    const __m256i t2 = load_bytes(taps[s + 2] + channel, width), t3 = load_bytes(taps[s + 3] + channel, width);
-    const __m256i lo01 = _mm256_unpacklo_epi8(t0, t1), hi01 = _mm256_unpackhi_epi8(t0, t1);
-    const __m256i lo23 = _mm256_unpacklo_epi8(t2, t3), hi23 = _mm256_unpackhi_epi8(t2, t3);
-    const __m256i x[4] = {_mm256_unpacklo_epi16(lo01, lo23), _mm256_unpackhi_epi16(lo01, lo23),
-                          _mm256_unpacklo_epi16(hi01, hi23), _mm256_unpackhi_epi16(hi01, hi23)};
-#pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q) {
-      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + q * kDepthwiseBlock));
-      const __m256i even =
-          _mm256_madd_epi16(_mm256_and_si256(x[q], low_bytes), _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8));
-      const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(x[q], 8), _mm256_srai_epi16(w, 8));
-      acc[q] = _mm256_add_epi32(acc[q], _mm256_add_epi32(even, odd));
+constexpr int64_t kWideSlots = 64;  // kernels up to 8 x 8 have their weights widened once per row
+
+// The weights of half a block as words: of every group and quarter the taps 0 and 2, then 1 and 3.
+static void widen(const int8_t* weights, int64_t slots, __m256i* to) {
+  for (int64_t s = 0; s < slots; s += 4) {
+    for (int q = 0; q < 4; ++q, weights += kDepthwiseBlock) {
+      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
+      *to++ = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8);
+      *to++ = _mm256_srai_epi16(w, 8);
     }
+  }
+}
+
+// Half a block: 32 channels of one output pixel, four taps, weights as widen() leaves them.
+static inline void accumulate(const uint8_t* const* taps, int64_t channel, int64_t width, const __m256i* weights,
+                              __m256i acc[4]) {
+  const __m256i low_bytes = _mm256_set1_epi16(0xff);
+  const __m256i t0 = load_bytes(taps[0] + channel, width), t1 = load_bytes(taps[1] + channel, width);
+  const __m256i t2 = load_bytes(taps[2] + channel, width), t3 = load_bytes(taps[3] + channel, width);
+  const __m256i lo01 = _mm256_unpacklo_epi8(t0, t1), hi01 = _mm256_unpackhi_epi8(t0, t1);
+  const __m256i lo23 = _mm256_unpacklo_epi8(t2, t3), hi23 = _mm256_unpackhi_epi8(t2, t3);
+  const __m256i x[4] = {_mm256_unpacklo_epi16(lo01, lo23), _mm256_unpackhi_epi16(lo01, lo23),
+                        _mm256_unpacklo_epi16(hi01, hi23), _mm256_unpackhi_epi16(hi01, hi23)};
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    const __m256i even = _mm256_madd_epi16(_mm256_and_si256(x[q], low_bytes), weights[2 * q]);
+    const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(x[q], 8), weights[2 * q + 1]);
+    acc[q] = _mm256_add_epi32(acc[q], _mm256_add_epi32(even, odd));
   }
 }
 
@@ -63,11 +72,18 @@ void depthwise_i8_row_avx2(const DepthwiseRowI8& r) noexcept {
   for (int64_t channel = 0; channel < r.c; channel += 32) {
     const int64_t block = channel / kDepthwiseBlock * kDepthwiseBlock, half = channel - block, width = r.c - channel;
     const int32_t* init = r.init + block + half / 4;
+    const int8_t* weights = r.weights + block * r.slots + half;
+    __m256i wide[kWideSlots * 2];
+    const bool fits = r.slots <= kWideSlots;
+    if (fits) widen(weights, r.slots, wide);
     for (int64_t i = 0; i < r.pixels; ++i) {
       __m256i acc[4];
 #pragma GCC unroll 4
       for (int q = 0; q < 4; ++q) acc[q] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(init + q * 16));
-      accumulate(r, r.taps + i * r.slots, channel, width, r.weights + block * r.slots + half, acc);
+      for (int64_t s = 0; s < r.slots; s += 4) {
+        if (!fits) widen(weights + s * kDepthwiseBlock, 4, wide);
+        accumulate(r.taps + i * r.slots + s, channel, width, fits ? wide + s * 2 : wide, acc);
+      }
       store_natural(r.acc + i * r.c + channel, width, acc);
     }
   }

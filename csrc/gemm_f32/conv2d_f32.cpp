@@ -126,8 +126,9 @@ void convolve_depthwise(const float* x, int64_t ldx, const Conv2dShape& s, const
   parallel_for(threads, s.batch * out_h, 1, [&](int64_t begin, int64_t end) {
     const float** taps = scratch<const float*>(ScratchSlot::columns, size_t(out_w * tap_count));
     for (int64_t row = begin; row < end; ++row) {
-      fill_tap_pointers(s, x + row / out_h * s.h * s.w * ldx, ldx, static_cast<const float*>(zeros), row % out_h,
-                        tap_count, taps);
+      const float* image = x + row / out_h * s.h * s.w * ldx;
+      const auto tap_at = [](int64_t tap) { return tap; };
+      fill_tap_pointers(s, image, ldx, static_cast<const float*>(zeros), row % out_h, tap_count, tap_at, taps);
       row_fn({.taps = taps,
               .tap_count = tap_count,
               .pixels = out_w,
