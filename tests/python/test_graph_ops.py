@@ -237,3 +237,82 @@ def test_unsupported_names_the_node(nodes, weights, words):
     for word in words:
         assert word in str(error.value)
     assert isinstance(error.value, ValueError)
+
+
+OLD = {  # forms that later opsets changed
+    11: [
+        ([node("Squeeze", ["p"], ["y"], axes=[2, 3])], {}),
+        ([node("Unsqueeze", ["p"], ["y"], axes=[2])], {}),
+        ([node("ReduceMean", ["p"], ["y"], axes=[-1, -2])], {}),
+        ([node("Split", ["x", ], ["a", "b"], axis=1, split=[2, 4]), node("Concat", ["b", "a"], ["y"], axis=1)], {}),
+        ([node("Dropout", ["x"], ["y"])], {}),
+        ([node("Clip", ["x", "lo", "hi"], ["y"])], {"lo": np.float32(-0.5), "hi": np.float32(1.0)}),
+        ([node("BatchNormalization", ["x", "g", "b", "m", "v"], ["y"])],
+         {"g": w(6), "b": w(6), "m": w(6), "v": np.abs(w(6)) + np.float32(0.1)}),
+        ([node("Resize", ["x", "roi", "s"], ["y"], coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+         {"roi": np.zeros(0, np.float32), "s": np.float32([1, 1, 2, 2])}),
+        ([node("Pad", ["x", "p2"], ["y"])], {"p2": i64(0, 0, 1, 1, 0, 0, 2, 0)}),
+        ([node("Gemm", ["q", "w"], ["y"])], {"w": w(6, 3)}),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("i", range(len(OLD[11])))
+@pytest.mark.parametrize("opset", [11, 12])
+def test_older_opsets(opset, i):
+    nodes, weights = OLD[11][i]
+    before = [node("GlobalAveragePool", ["x"], ["p"]), node("Flatten", ["p"], ["q"])]
+    model = net([*before, *nodes], {"x": IMAGE}, weights, opset=opset)
+    x = rng.normal(size=(2, *IMAGE)).astype(np.float32)
+    y = run_plan(make_plan(model), {"x": x})["y"]
+    np.testing.assert_allclose(y, run_onnx(model, {"x": x})["y"], rtol=2e-5, atol=2e-5)
+
+
+NEWEST = ("conv_3x3", "relu", "average_pool", "max_pool_ceil", "reduce_mean_input", "flatten_gemm", "pad_axes", "split",
+          "softmax_channels", "shape_chain", "squeeze_unsqueeze", "hard_swish", "clip_inputs", "prelu_channel")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEWEST)
+@pytest.mark.parametrize("opset", [19, 21, 23])
+def test_newer_opsets(opset, name):
+    nodes, weights, *_ = CASES[name]
+    model = net(nodes, {"x": IMAGE}, weights, opset=opset)
+    x = rng.normal(size=(2, *IMAGE)).astype(np.float32)
+    y = run_plan(make_plan(model), {"x": x})["y"]
+    np.testing.assert_allclose(y, run_onnx(model, {"x": x})["y"], rtol=2e-5, atol=2e-5)
+
+
+def test_swish_of_opset_24():
+    x = rng.normal(size=(2, *IMAGE)).astype(np.float32)
+    model = net([node("Swish", ["x"], ["y"])], {"x": IMAGE}, opset=24)
+    np.testing.assert_allclose(run_plan(make_plan(model), {"x": x})["y"], x / (1 + np.exp(-x)), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UnsupportedError, match="alpha"):
+        make_plan(net([node("Swish", ["x"], ["y"], alpha=0.5)], {"x": IMAGE}, opset=24))
+
+
+def test_nhwc_network():
+    """What tf2onnx writes: an NHWC input, a transposition to NCHW before the convolution, one back at the end."""
+    nodes = [
+        node("Sub", ["x", "mean"], ["m"]),
+        node("Transpose", ["m"], ["t"], perm=[0, 3, 1, 2]),
+        node("Conv", ["t", "w"], ["c"]),
+        node("Relu", ["c"], ["r"]),
+        node("Transpose", ["r"], ["u"], perm=[0, 2, 3, 1]),
+        node("ReduceMean", ["u"], ["p"], axes=[1, 2], keepdims=0),
+        node("MatMul", ["p", "k"], ["y"]),
+    ]
+    model = net(nodes, {"x": (9, 11, 3)}, {"mean": w(3), "w": w(4, 3, 3, 3), "k": w(4, 5)})
+    x = rng.normal(size=(2, 9, 11, 3)).astype(np.float32)
+    plan = make_plan(model)
+    assert [op["op"] for op in plan.ops] == ["binary", "conv2d_f32", "average_pool", "reshape", "gemm_f32"]
+    np.testing.assert_allclose(run_plan(plan, {"x": x})["y"], run_onnx(model, {"x": x})["y"], rtol=2e-5, atol=2e-5)
+
+
+def test_nan_weights_name_the_layer():
+    bad = w(3, 6, 1, 1)
+    bad[1, 2] = np.nan
+    with pytest.raises(ValueError, match=r"conv1.*weight.*NaN"):
+        make_plan(net([node("Conv", ["x", "conv1.weight"], ["y"])], {"x": IMAGE}, {"conv1.weight": bad}))
+    with pytest.raises(ValueError, match=r"'x'.*nan"):
+        good = net([node("Conv", ["x", "conv1.weight"], ["y"])], {"x": IMAGE}, {"conv1.weight": w(3, 6, 1, 1)})
+        make_plan(good, "int8", {"x": (0, float("nan"))})

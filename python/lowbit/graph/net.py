@@ -23,7 +23,19 @@ NHWC: Perm = (0, 2, 3, 1)
 
 
 class UnsupportedError(ValueError):
-    """A network uses something that has no rule here; the message names node, operator and what could be done."""
+    """A network uses something that has no rule here; the message names node, operator and what could be done.
+
+    Example:
+        >>> import lowbit
+        >>> from onnx import TensorProto, helper
+        >>> x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 2]) for n in "xy")
+        >>> graph = helper.make_graph([helper.make_node("Erf", ["x"], ["y"], name="gelu")], "g", [x], [y])
+        >>> net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        >>> lowbit.convert(net, recipe="float32")
+        Traceback (most recent call last):
+        ...
+        lowbit.graph.net.UnsupportedError: node 'gelu' (Erf): operator Erf is not supported; ...
+    """
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,10 @@ class Ranges:
             if name not in self.table:
                 return None
             lo, hi = (float(v) for v in self.table[name])
+            if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
+                raise ValueError(
+                    f"convert: the range of tensor {name!r} is ({lo}, {hi}), not two finite numbers in order"
+                )
             return CodeParams.symmetric(max(abs(lo), abs(hi))) if dtype == "int8" else CodeParams.affine(lo, hi)
         if name not in self.table:
             return None

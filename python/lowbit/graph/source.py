@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lowbit.graph.net import Net
 
 
@@ -50,7 +52,7 @@ def read(net: Any, example: Any = None) -> Source:
     onnx = import_package()
     if isinstance(net, onnx.ModelProto):
         raw = net.SerializeToString()
-        return Source(net, net.graph.name, hashlib.sha256(raw).hexdigest())
+        return Source(_inlined(net), net.graph.name, hashlib.sha256(raw).hexdigest())
     if isinstance(net, str | os.PathLike):
         path = os.fspath(net)
         with open(path, "rb") as file:
@@ -62,10 +64,19 @@ def read(net: Any, example: Any = None) -> Source:
             raise ValueError(f"{path}: not an ONNX model that can be read: {error}") from error
         if not model.graph.node and not model.graph.output:
             raise ValueError(f"{path}: not an ONNX model, or an empty one")
-        return Source(model, os.path.basename(path), hashlib.sha256(raw).hexdigest())
+        return Source(_inlined(model), os.path.basename(path), hashlib.sha256(raw).hexdigest())
     if hasattr(net, "state_dict") and hasattr(net, "forward"):
         return _export_torch(net, example)
     raise TypeError(f"convert: a path, an onnx.ModelProto or a torch.nn.Module is needed, not {type(net).__name__}")
+
+
+def _inlined(model: Any) -> Any:
+    """The model with its local functions (as newer exporters write them) put in place."""
+    if not model.functions:
+        return model
+    from onnx import inliner
+
+    return inliner.inline_local_functions(model)
 
 
 def _export_torch(module: Any, example: Any) -> Source:
@@ -118,6 +129,7 @@ def build(model: Any, input_shapes: Mapping[str, Sequence[int | None]] | None = 
 
     Raises:
         UnsupportedError: see ``import_onnx``.
+        ValueError: where weights hold NaN or infinity.
     """
     from lowbit.graph import names
     from lowbit.graph.fuse import fuse
@@ -126,6 +138,10 @@ def build(model: Any, input_shapes: Mapping[str, Sequence[int | None]] | None = 
     net = import_onnx(model, input_shapes)
     fuse(net)
     names.assign(net.layers)
+    for layer in net.layers:
+        for role, array in layer.params.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"layer {layer.name!r} ({layer.onnx_op}): its {role} holds NaN or infinity")
     return net
 
 
