@@ -121,7 +121,7 @@ def test_summary_counts(small):
     rows = lowbit.convert(model, "int8", ranges).layers()
     by_name = {r.layer: r for r in rows}
     assert by_name["conv1"].macs == 8 * 27 * 100 and by_name["conv1"].bytes == 8 * 27 + 8 * 4 + 8 * 4
-    assert by_name["conv1"].weights == "int8 per channel" and by_name["conv1"].output == "int8"
+    assert by_name["conv1"].weights == "int8 per channel" and by_name["conv1"].output == "uint8"
     assert by_name["conv1"].moved == by_name["conv1"].bytes + 300 + 800
     assert by_name["fc"].output == "float32"
     text = lowbit.convert(model, "int8-dynamic").summary()

@@ -68,7 +68,12 @@ def test_fusion_leaves_three_products():
     assert ops(plan) == ["quantize", "conv2d", "conv2d", "average_pool", "reshape", "gemm"]
     assert plan.ops[0]["attrs"]["nchw_to_nhwc"] is True
     first, second = plan.ops[1], plan.ops[2]
-    assert (first["attrs"]["lo"], first["attrs"].get("hi", 127)) == (0, 127)  # scale 6 / 127: 6 is code 127
+    assert (first["attrs"]["lo"], first["attrs"]["hi"]) == (
+        0,
+        255,
+    )  # never negative: uint8, scale 6 / 255: 6 is code 255
+    codes = [(t["dtype"], t["zero_point"]) for t in plan.activations if "scale" in t]
+    assert codes == [("int8", 0), *[("uint8", 0)] * 4]
     assert len(second["inputs"]) == 2 and second["attrs"]["lo"] == 0  # residual and ReLU
     assert [t.get("source") for t in plan.activations] == ["x", "x", "r1", "r2", "p", "f", "y"]
     assert plan.activations[-1]["dtype"] == "float32" and plan.activations[-1]["name"] == "y"

@@ -185,6 +185,7 @@ class Scales:
         self._consumers = net.consumers()
         self._producers = net.producers()
         self._outputs = net.output_tensors()
+        self._non_negative = non_negative_tensors(net)
         for layer in net.layers:
             if domain[layer] == "codes" and passes_scale(layer):
                 for t in layer.inputs:
@@ -228,7 +229,6 @@ class Scales:
 
         That is twice as fine as int8, whose lower half would stand unused, and as fast.
         """
-        non_negative = non_negative_tensors(self._net)
         votes: dict[Tensor, set[str]] = {}
         for layer, recipe in zip(self._net.layers, recipes, strict=True):
             if domain[layer] == "codes" and recipe.is_static:
@@ -236,7 +236,10 @@ class Scales:
                     votes.setdefault(self._root(t), set()).add(recipe.activation)
         fallback = default.activation if default.is_static else "int8"
         chosen = {root: next(iter(v)) if len(v) == 1 else fallback for root, v in votes.items()}
-        return {r: "uint8" if all(t in non_negative for t in self._members[r]) else d for r, d in chosen.items()}
+        return {root: "uint8" if self._is_non_negative(root) else dtype for root, dtype in chosen.items()}
+
+    def _is_non_negative(self, root: Tensor) -> bool:
+        return all(t in self._non_negative for t in self._members[root])
 
     def known(self, t: Tensor) -> bool:
         """Whether parameters can be found."""
@@ -247,6 +250,8 @@ class Scales:
         root = self._root(t)
         if root not in self._params:
             params = self._find(root)
+            if params is not None and root.fixed is None and params.zero_point and self._is_non_negative(root):
+                params = CodeParams.affine(0.0, params.range[1])  # a symmetric range, as of TensorRT's cache
             if params is None:
                 names = ", ".join(sorted({m.name for m in self._members[root]}))
                 raise ValueError(
