@@ -56,24 +56,28 @@ class Ranges:
     def __init__(self, table: Any):
         self.table = table
 
-    def params(self, name: str, dtype: str) -> CodeParams | None:
-        """Parameters for a tensor by its ONNX name; None where nothing is known."""
-        if self.table is None:
+    def params(self, name: str, dtype: str, non_negative: bool = False) -> CodeParams | None:
+        """Parameters for a tensor by its ONNX name; None where nothing is known.
+
+        ``non_negative``: no value is below 0, so that a symmetric range (as in TensorRT's cache) begins at 0.
+        """
+        if self.table is None or name not in self.table:
             return None
         if isinstance(self.table, Mapping):
-            if name not in self.table:
-                return None
             lo, hi = (float(v) for v in self.table[name])
             if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
                 raise ValueError(
                     f"convert: the range of tensor {name!r} is ({lo}, {hi}), not two finite numbers in order"
                 )
-            return CodeParams.symmetric(max(abs(lo), abs(hi))) if dtype == "int8" else CodeParams.affine(lo, hi)
-        if name not in self.table:
-            return None
+            if dtype == "int8":
+                return CodeParams.symmetric(max(abs(lo), abs(hi)))
+            return CodeParams.affine(0.0 if non_negative else lo, hi)
         q = self.table.qparams(name, dtype=dtype, symmetric=dtype == "int8")
-        narrow = dtype == "int8"
-        return CodeParams(float(q.scale), int(q.zero_point), dtype, -127 if narrow else 0, 127 if narrow else 255)
+        if dtype == "int8":
+            return CodeParams(float(q.scale), int(q.zero_point), dtype, -127, 127)
+        if non_negative and q.zero_point != 0:
+            return CodeParams.affine(0.0, float(self.table.range(name)[1]))
+        return CodeParams(float(q.scale), int(q.zero_point), dtype, 0, 255)
 
 
 def can_run_on_codes(layer: Layer) -> bool:
@@ -250,8 +254,6 @@ class Scales:
         root = self._root(t)
         if root not in self._params:
             params = self._find(root)
-            if params is not None and root.fixed is None and params.zero_point and self._is_non_negative(root):
-                params = CodeParams.affine(0.0, params.range[1])  # a symmetric range, as of TensorRT's cache
             if params is None:
                 names = ", ".join(sorted({m.name for m in self._members[root]}))
                 raise ValueError(
@@ -268,14 +270,14 @@ class Scales:
             f = root.fixed
             lo, hi = (-128, 127) if f.dtype == "int8" else (0, 255)
             return CodeParams(f.scale, f.zero_point, f.dtype, lo, hi)
-        members = self._members[root]
+        members, positive = self._members[root], self._is_non_negative(root)
         joined = [m for m in members if m in self._producers and self._producers[m].op == "concat"]
         if joined:
-            found = [p for m in joined if (p := self._ranges.params(m.name, dtype)) is not None]
+            found = [p for m in joined if (p := self._ranges.params(m.name, dtype, positive)) is not None]
             if found:
                 return _widest(found)
         # In execution order: the one that the others copy comes first.
-        return next((p for m in members if (p := self._ranges.params(m.name, dtype)) is not None), None)
+        return next((p for m in members if (p := self._ranges.params(m.name, dtype, positive)) is not None), None)
 
 
 def _widest(found: list[CodeParams]) -> CodeParams:
