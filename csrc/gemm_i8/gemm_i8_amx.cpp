@@ -115,6 +115,7 @@ class Worker {
     pending_[1].sums = sums + kBlockValues;
     const bool codes = q_.out_dtype == DType::s8 || q_.out_dtype == DType::u8;
     fast_ = codes && q_.rounding == Rounding::nearest_even;
+    direct_ = q_.out_dtype == DType::s32 && !g_.row_term && g_.virtual_w == g_.out_w;
     chunk_ = (int)g.chunk();
     chunks_ = (int)(g.run_pad / chunk_);
     const int64_t steps = g.runs * chunks_, units = kBlockValues / kCodesUnit;
@@ -175,6 +176,15 @@ class Worker {
       for (int s = 0; s < chunks_; ++s, a += chunk_, b += chunk_bytes) {
         chunk_step<kR, kC>(o, a, b);
         if (fast_) finish_codes<kC>(quota);
+      }
+    }
+    if constexpr (kR == 2 && kC == 2) {
+      if (direct_ && v + 2 * kTileRows <= v1 && (p + 2) * kPanel <= g_.n) {
+        int32_t* c = (int32_t*)g_.c + (g_.first_row + v) * g_.ldc + p * kPanel;
+        int32_t* below = c + kTileRows * g_.ldc;
+        store<0>(c, g_.ldc * 4), store<1>(c + kPanel, g_.ldc * 4);
+        store<2>(below, g_.ldc * 4), store<3>(below + kPanel, g_.ldc * 4);
+        return;
       }
     }
     finish<kC>(64);
@@ -273,6 +283,7 @@ class Worker {
   const Requantizer& q_;
   const CodesAvx512 e_;
   bool fast_;
+  bool direct_;  // int32 outputs go from the tiles to their place
   int chunk_, chunks_;
   int quota_;              // units of the pending block to finish with each chunk
   uint8_t in_order_[128];  // 0..63

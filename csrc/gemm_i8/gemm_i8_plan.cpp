@@ -36,7 +36,8 @@ int64_t reach(const char* function, const char* operand, DType dtype, int32_t ze
 }
 
 // Rows [begin, end) of A where the kernels may read them in whole 64-byte steps: int8 is copied as uint8; of uint8 only
-// the last rows are copied, whose steps would leave the caller's memory.
+// the last rows are copied, whose steps would leave the caller's memory, or all where rows lie a power of two apart,
+// which crowds them into a few sets of the cache, and are read often enough to pay for the copy.
 void place_rows(GemmI8& g, const Product& product, int64_t begin, int64_t end) {
   const uint8_t* a = static_cast<const uint8_t*>(product.a);
   const int64_t m = product.m, lda = product.lda;
@@ -47,21 +48,23 @@ void place_rows(GemmI8& g, const Product& product, int64_t begin, int64_t end) {
   g.out_w = g.virtual_w = m;
   const uint8_t flip = product.a_dtype == DType::s8 ? 0x80 : 0;
   int64_t from = begin;
-  if (!flip) {
+  const bool crowded = lda % 512 == 0 && g.n >= 256 && end - begin >= 32;
+  if (!flip && !crowded) {
     // Row i may be read where i * lda + pad <= (m - 1) * lda + k, and tiles end with the matrix.
     const int64_t unsafe = lda > 0 ? (pad - k + lda - 1) / lda : m;
     from = std::max(begin, (m - std::min(m, unsafe)) / 16 * 16);
     if (from >= end) return;
   }
-  uint8_t* copy = scratch<uint8_t>(ScratchSlot::a_panel, static_cast<size_t>(round_up(end - from, 16) * pad));
+  const int64_t pitch = crowded ? pad + 64 : pad;
+  uint8_t* copy = scratch<uint8_t>(ScratchSlot::a_panel, static_cast<size_t>(round_up(end - from, 16) * pitch));
   for (int64_t i = from; i < end; ++i) {
     const uint8_t* row = a + i * lda;
-    uint8_t* to = copy + (i - from) * pad;
+    uint8_t* to = copy + (i - from) * pitch;
     for (int64_t p = 0; p < k; ++p) to[p] = row[p] ^ flip;
   }
   g.tail = copy;
   g.tail_row = from;
-  g.tail_lda = pad;
+  g.tail_lda = pitch;
 }
 
 }  // namespace
@@ -164,7 +167,7 @@ void run_product(const Panels& panels, const Product& product, const Requantizer
   g.ldc = product.ldc;
   g.requantizer = &q;
   const GemmI8Fn fn = gemm_i8_variant(isa);
-  constexpr int64_t kBlock = 32;
+  constexpr int64_t kBlock = 32, kRowBytes = 1 << 19;
   const int64_t m = product.m;
   const Split split = split_work(threads, (m + kBlock - 1) / kBlock, kBlock, g.panels(), g.run_bytes);
   parallel(split.parts(), [&](int part, int) {
@@ -173,10 +176,15 @@ void run_product(const Panels& panels, const Product& product, const Requantizer
     const int64_t p0 = part_begin(g.panels(), 2, pp, split.panel_parts),
                   p1 = part_begin(g.panels(), 2, pp + 1, split.panel_parts);
     if (i0 >= i1 || p0 >= p1) return;
-    GemmI8 mine = g;
-    place_rows(mine, product, i0, i1);
-    mine.row_term = fold_rows(mine, i0, i1, product.b_zero_point);
-    fn(mine, i0, i1, p0, p1);
+    // Rows that stay in the L2 cache while all panels pass by.
+    const int64_t rows = std::max(kBlock, kRowBytes / g.run_pad / kBlock * kBlock);
+    for (int64_t i = i0; i < i1; i += rows) {
+      const int64_t end = std::min(i1, i + rows);
+      GemmI8 mine = g;
+      place_rows(mine, product, i, end);
+      mine.row_term = fold_rows(mine, i, end, product.b_zero_point);
+      fn(mine, i, end, p0, p1);
+    }
   });
 }
 
