@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lowbit.graph import pointwise_math
+from lowbit.graph.moments import weight_shift
 from lowbit.graph.net import BATCH, NHWC, Array, Layer, Net, Shape, Tensor
 from lowbit.graph.plan import Plan, PlanBuilder
 from lowbit.graph.precision import CodeParams, Ranges, Scales, choose_domains, leave_unknown_in_float, passes_scale
@@ -245,6 +246,8 @@ class Lowering:
             params["weight"], params["weight_scale"] = quantize_weights(
                 weight, recipe.weight == "int8", bias, s_x, reach
             )
+        if given is None and input_params is not None:
+            bias = _corrected(layer, params["weight"], params["weight_scale"], bias, input_params.range)
         if bias is not None and input_params is None:
             params["float_bias"] = bias.astype(np.float32)
         elif bias is not None and input_params is not None:
@@ -346,6 +349,17 @@ class Lowering:
             table = values.astype(np.float32)
         self.builder.op("lookup", [raw], out, params={"table": table})
         return raw
+
+
+def _corrected(
+    layer: Layer, codes: Array, scale: Array, bias: Array | None, bounds: tuple[float, float]
+) -> Array | None:
+    """The bias with what rounding the weights takes from the output's mean."""
+    values = codes.astype(np.float64) * scale.reshape(-1, *(1,) * (codes.ndim - 1)).astype(np.float64)
+    shift = weight_shift(layer, values, *bounds)
+    if shift is None:
+        return bias
+    return ((0.0 if bias is None else bias.astype(np.float64)) + shift).astype(np.float32)
 
 
 def _same_codes(a: CodeParams, b: CodeParams) -> bool:
