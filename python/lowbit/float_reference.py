@@ -55,7 +55,7 @@ class FloatNet:
         self.path = str(path)
         self._taps = taps or []
         try:
-            source: Any = _tapped(path, self._taps) if self._taps else str(path)
+            source: Any = _prepared(path, self._taps) if self._taps or profile else str(path)
             self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions derive from Exception alone
             raise ValueError(f"{path}: onnxruntime cannot load it: {str(error).splitlines()[0]}") from None
@@ -96,7 +96,7 @@ class FloatNet:
         durations: dict[tuple[str, str], list[float]] = {}
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                name = re.sub(r"(_nchwc)?_kernel_time$", "", event["name"])
+                name = re.sub(r"^fused |(_nchwc)?_kernel_time$", "", event["name"])
                 durations.setdefault((name, event["args"].get("op_name", "")), []).append(event["dur"] / 1000)
         # A node and a layout change that onnxruntime put beside it share a name; their times add up.
         out: dict[str, float] = {}
@@ -105,11 +105,13 @@ class FloatNet:
         return out
 
 
-def _tapped(path: str | Path, taps: list[str]) -> bytes:
-    """The file with more outputs."""
+def _prepared(path: str | Path, taps: list[str]) -> bytes:
+    """The file with more outputs, and with every node named, so that timings can be told apart."""
     import onnx
 
     model = onnx.load(str(path))
+    for node in model.graph.node:
+        node.name = node.name or node.output[0]
     have = {o.name for o in model.graph.output}
     for name in taps:
         if name not in have:

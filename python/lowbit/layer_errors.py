@@ -139,8 +139,17 @@ class LayerErrors:
         self._bias = {op["name"]: float_arrays.get(ref["params"].get("bias", "")) for op, ref in self._pairs}
         self.layers: dict[str, Errors] = {op["name"]: Errors() for op, _ in self._pairs}
 
+    def _origin(self, index: int) -> Mapping[str, Any]:
+        """The float plan's tensor; where a flattening made it (in NHWC order, which no ONNX tensor has), what it was."""
+        tensor: Mapping[str, Any] = self._float_plan["tensors"][index]
+        if "source" not in tensor:
+            for op in self._float_plan["ops"]:
+                if op["op"] == "reshape" and op["outputs"] == [index]:
+                    return self._origin(op["inputs"][0])
+        return tensor
+
     def _comparable(self, op: Mapping[str, Any], ref: Mapping[str, Any]) -> bool:
-        x = self._float_plan["tensors"][ref["inputs"][0]]
+        x = self._origin(ref["inputs"][0])
         same = self._plan_shape(op) == self._plan_shape(ref, plain=True)
         return x.get("source") in self._known and same
 
@@ -153,7 +162,7 @@ class LayerErrors:
         """The ONNX tensors that `add` needs of the float network."""
         names: dict[str, None] = {}
         for op, ref in self._pairs:
-            names[self._float_plan["tensors"][ref["inputs"][0]]["source"]] = None
+            names[self._origin(ref["inputs"][0])["source"]] = None
             source = self._plan["tensors"][op["outputs"][0]].get("source")
             if source in self._known:
                 names[source] = None
@@ -170,7 +179,8 @@ class LayerErrors:
         for op, ref in self._pairs:
             name = op["name"]
             found = self.layers[name]
-            x = stored(floats, self._float_plan["tensors"][ref["inputs"][0]])
+            x = stored(floats, self._origin(ref["inputs"][0]))
+            x = x.reshape(len(x), *self._float_plan["tensors"][ref["inputs"][0]]["shape"][1:])
             weight = self._float_weights[name]
             sums = apply(ref, x, weight, self._threads)
             bias = self._bias[name]

@@ -164,6 +164,30 @@ def test_match_tells_branches_apart(tmp_path):
     assert match(tmp_path / "n.onnx", ends) == {"one": "a", "two": "b", "three": "c"}
 
 
+def test_errors_behind_a_flattening(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    rng = np.random.default_rng(0)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 6, 6])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])
+    shapes = {"conv.weight": (4, 3, 3, 3), "fc.weight": (5, 64)}
+    weights = [numpy_helper.from_array(rng.standard_normal(s, np.float32), n) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("Gemm", ["f", "fc.weight"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    path = tmp_path / "n.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    images = rng.standard_normal((8, 3, 6, 6), np.float32)
+    model = lowbit.convert(str(path), calibration=lowbit.calibrate(str(path), [images], method="minmax"))
+    layers = lowbit.compare(path, model, images, threads=1, seconds=0.01).layers
+    assert [layer.name for layer in layers] == ["conv", "fc"]
+    for layer in layers:  # a wrong order of the flattened channels would give about 0 dB
+        assert layer.sqnr_weight > 30 and layer.sqnr_activation > 30 and layer.sqnr > 25 and layer.float_ms > 0
+
+
 def test_ratio():
     ratio = Ratio()
     assert ratio.dB is None
