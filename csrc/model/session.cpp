@@ -65,6 +65,7 @@ struct Session::State {
   void bind_arena(BatchPlan& plan) const;
   void match(std::span<const TensorView> given, const std::vector<TensorInfo>& infos, size_t first, const char* what);
   int64_t check_shapes() const;
+  void check_overlap(int64_t batch) const;
   void run();
   void run_ops(const Frame& frame, const BatchPlan& plan);
   const BatchPlan& finished(int index) const;
@@ -165,6 +166,24 @@ int64_t Session::State::check_shapes() const {
   return batch;
 }
 
+// Ops write straight to the caller's outputs while inputs are still read.
+void Session::State::check_overlap(int64_t batch) const {
+  const size_t inputs = model->inputs.size();
+  const auto tensor = [&](size_t view) -> const Activation& {
+    return model->tensors[static_cast<size_t>(view < inputs ? model->inputs[view] : model->outputs[view - inputs])];
+  };
+  const auto begin = [&](size_t view) { return reinterpret_cast<uintptr_t>(views[view]->data); };
+  const auto end = [&](size_t view) { return begin(view) + static_cast<uintptr_t>(batch * tensor(view).item_bytes()); };
+  for (size_t y = inputs; y < views.size(); ++y) {
+    for (size_t x = 0; x < y; ++x) {
+      if (begin(y) < end(x) && begin(x) < end(y)) {
+        throw std::invalid_argument("Session::run: output '" + tensor(y).name + "' overlaps the memory of '" + tensor(x).name +
+                                    "'");
+      }
+    }
+  }
+}
+
 void Session::State::run_ops(const Frame& frame, const BatchPlan& plan) {
   const size_t n = model->ops.size();
   Frame f = frame;
@@ -194,6 +213,7 @@ void Session::State::run() {
     return;
   }
   BatchPlan& plan = plans[plan_for(batch)];
+  check_overlap(batch);
   plan.used = ++runs;
   const size_t inputs = model->inputs.size();
   for (int t : plan.callers) {

@@ -113,6 +113,7 @@ void wrong_calls_say_what_is_wrong(const Model& model) {
   EXPECT_THROWS(std::invalid_argument, "(2, 10), but must have (1, 10)",
                 run({good_in}, {named(last, DType::f32, two, y.data())}));
   EXPECT_THROWS(std::invalid_argument, "has no data", run({named("t0", DType::f32, shape, nullptr)}, {good_out}));
+  EXPECT_THROWS(std::invalid_argument, "overlaps", session.run(x, std::span(x).last(10)));
   EXPECT_THROWS(std::invalid_argument, "keep_tensors", session.tensor_bytes(0));
   EXPECT_THROWS(std::invalid_argument, "threads", Session(model, {.threads = -1}));
   EXPECT_THROWS(std::invalid_argument, "empty", Session(Model{}));

@@ -69,7 +69,8 @@ class LOWBIT_API Session {
   void run(std::span<const float> input, std::span<float> output);
   // One uint8 input (a net with raw images), one float32 output.
   void run(std::span<const uint8_t> input, std::span<float> output);
-  // By name, in any order; every input and output once. Throws std::invalid_argument naming the tensor and both shapes.
+  // By name, in any order; every input and output once. Throws std::invalid_argument naming the tensor and both shapes, or
+  // where an output's memory overlaps another tensor's.
   void run(std::span<const TensorView> inputs, std::span<const TensorView> outputs);
 
   // After a run with keep_tensors: plan tensor `index` as float32 (dequantised), in the plan's layout; shape with the batch.
