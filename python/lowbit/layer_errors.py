@@ -140,7 +140,7 @@ class LayerErrors:
         self.layers: dict[str, Errors] = {op["name"]: Errors() for op, _ in self._pairs}
 
     def _origin(self, index: int) -> Mapping[str, Any]:
-        """The float plan's tensor; where a flattening made it (in NHWC order, which no ONNX tensor has), what it was."""
+        """The float plan's tensor; where a flattening made it (in NHWC order, which no ONNX tensor has), its origin."""
         tensor: Mapping[str, Any] = self._float_plan["tensors"][index]
         if "source" not in tensor:
             for op in self._float_plan["ops"]:
