@@ -101,7 +101,8 @@ Isa parse_isa(std::string_view name) {
   for (const Row& row : kLevels) {
     if (name != row.name) continue;
     if (!isa_supported(row.isa)) {
-      throw std::invalid_argument("isa: level '" + std::string(name) + "' is not on this machine, which has " + level_names());
+      throw std::invalid_argument("isa: level '" + std::string(name) + "' is not on this machine, which has " +
+                                  level_names());
     }
     return row.isa;
   }

@@ -1,5 +1,6 @@
-// Working memory that a thread keeps: grown when a call needs more, never shrunk, so that the hot path does not allocate
-// after its first call. One slot per purpose, so that kernels that call each other's doors do not overwrite each other.
+// Working memory that a thread keeps: grown when a call needs more, never shrunk, so that the hot path does not
+// allocate after its first call. One slot per purpose, so that kernels that call each other's doors do not overwrite
+// each other.
 #pragma once
 
 #include <cstddef>

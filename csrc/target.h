@@ -1,8 +1,9 @@
 // Instruction-set regions inside a variant file: LOWBIT_TARGET_BEGIN_AVX2 ... LOWBIT_TARGET_END, after all includes.
 //
-// A region changes the target of the functions written inside it and of nothing else. Per-file compiler flags would also
-// change shared templates and inline functions, which the linker may then keep for everyone (house rule; test_house.py looks
-// for weak symbols in variant objects). So: no standard-library templates inside a region, and helpers there are `static`.
+// A region changes the target of the functions written inside it and of nothing else. Per-file compiler flags would
+// also change shared templates and inline functions, which the linker may then keep for everyone (house rule;
+// test_house.py looks for weak symbols in variant objects). So: no standard-library templates inside a region, and
+// helpers there are `static`.
 #pragma once
 
 #if defined(__x86_64__)

@@ -1,4 +1,5 @@
-// A kernel's variants: one row per level, best first, the last row scalar. pick() takes the first row at or below a level.
+// A kernel's variants: one row per level, best first, the last row scalar. pick() takes the first row at or below a
+// level.
 #pragma once
 
 #include <cstddef>

@@ -177,8 +177,8 @@ void Session::State::check_overlap(int64_t batch) const {
   for (size_t y = inputs; y < views.size(); ++y) {
     for (size_t x = 0; x < y; ++x) {
       if (begin(y) < end(x) && begin(x) < end(y)) {
-        throw std::invalid_argument("Session::run: output '" + tensor(y).name + "' overlaps the memory of '" + tensor(x).name +
-                                    "'");
+        throw std::invalid_argument("Session::run: output '" + tensor(y).name + "' overlaps the memory of '" +
+                                    tensor(x).name + "'");
       }
     }
   }

@@ -16,9 +16,8 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "python"))
 
-from tiny_nets import Net  # noqa: E402
-
 from lowbit import _core  # noqa: E402
+from tiny_nets import Net  # noqa: E402
 
 
 def dense() -> Net:

@@ -1,6 +1,7 @@
-// float32 matrix product and convolution, for layers kept in float: clamp(sum a * b + bias + residual, lo, hi), NaN passing.
-// The order of summation is not fixed: with u = 2^-24 and j = k + 2, results are within j u / (1 - j u) *
-// (sum |a| |b| + |bias| + |residual|) of exact arithmetic (Higham's gamma_j bound), and levels within twice that of each other.
+// float32 matrix product and convolution, for layers kept in float: clamp(sum a * b + bias + residual, lo, hi), NaN
+// passing. The order of summation is not fixed: with u = 2^-24 and j = k + 2, results are within j u / (1 - j u) * (sum
+// |a| |b| + |bias| + |residual|) of exact arithmetic (Higham's gamma_j bound), and levels within twice that of each
+// other.
 #pragma once
 
 #include "lowbit/gemm_i8.h"

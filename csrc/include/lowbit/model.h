@@ -35,15 +35,16 @@ struct TensorView {
 // An immutable network, its weights tiled for the kernels; cheap to copy, shared by any number of sessions and threads.
 class LOWBIT_API Model {
  public:
-  // Throws FormatError naming what and where for anything wrong in the file, std::runtime_error where it cannot be read.
+  // Throws FormatError naming what and where for anything wrong in the file, std::runtime_error where it cannot be
+  // read.
   static Model open(const std::string& path);
   static Model from_bytes(std::span<const std::byte> bytes);  // copies what it keeps
 
   const std::vector<TensorInfo>& inputs() const;
   const std::vector<TensorInfo>& outputs() const;
   const std::vector<TensorInfo>& tensors() const;  // every activation of the plan, in its order
-  const std::string& plan() const;      // JSON text
-  const std::string& manifest() const;  // JSON text
+  const std::string& plan() const;                 // JSON text
+  const std::string& manifest() const;             // JSON text
 
   struct Data;
   std::shared_ptr<const Data> data;
@@ -56,8 +57,8 @@ struct SessionOptions {
   bool profile = false;       // measure each op
 };
 
-// Working memory of one run at a time; sessions are independent of each other. Memory is planned at the first run of a batch
-// size; later runs of that size allocate nothing.
+// Working memory of one run at a time; sessions are independent of each other. Memory is planned at the first run of a
+// batch size; later runs of that size allocate nothing.
 class LOWBIT_API Session {
  public:
   explicit Session(const Model& model, const SessionOptions& options = {});
@@ -69,11 +70,12 @@ class LOWBIT_API Session {
   void run(std::span<const float> input, std::span<float> output);
   // One uint8 input (a net with raw images), one float32 output.
   void run(std::span<const uint8_t> input, std::span<float> output);
-  // By name, in any order; every input and output once. Throws std::invalid_argument naming the tensor and both shapes, or
-  // where an output's memory overlaps another tensor's.
+  // By name, in any order; every input and output once. Throws std::invalid_argument naming the tensor and both shapes,
+  // or where an output's memory overlaps another tensor's.
   void run(std::span<const TensorView> inputs, std::span<const TensorView> outputs);
 
-  // After a run with keep_tensors: plan tensor `index` as float32 (dequantised), in the plan's layout; shape with the batch.
+  // After a run with keep_tensors: plan tensor `index` as float32 (dequantised), in the plan's layout; shape with the
+  // batch.
   std::vector<float> tensor(int index, std::vector<int64_t>& shape) const;
   // The same as raw codes (or floats), dense.
   std::vector<std::byte> tensor_bytes(int index) const;

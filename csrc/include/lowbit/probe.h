@@ -3,7 +3,8 @@
 //
 //   vnni   int8 multiply-accumulates by vpdpbusd zmm
 //   amx    int8 multiply-accumulates by tdpbusd on full tiles (16 x 64 times 64 x 16)
-//   avx2   int8 already widened to int16, exactly: vpmaddwd ymm. Each needs a vpaddd too, so a product on three vector ports
+//   avx2   int8 already widened to int16, exactly: vpmaddwd ymm. Each needs a vpaddd too, so a product on three vector
+//   ports
 //          (Intel) stays below 3/4 of this
 //   fma    float32 by vfmadd231ps, zmm where the machine has AVX-512, else ymm
 //
