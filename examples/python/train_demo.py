@@ -3,9 +3,9 @@
     python get.py fashion_mnist --to build/data              # any npz with x_train, y_train, x_test, y_test will do
     python examples/python/train_demo.py build/data/fashion_mnist.npz
 
-A small CNN with plain, depthwise and pointwise convolutions and two residual additions; about 12 minutes on one core.
-The last 500 training images are held out of the training and shipped for calibration; the first 2000 test images are
-shipped for evaluation and looked at once, at the end. Fashion-MNIST is under the MIT licence (Zalando SE, 2017).
+A small CNN with plain, depthwise and pointwise convolutions and two residual additions. Six epochs took 19 minutes on
+one thread of a busy machine. The last 500 training images are held out of the training and shipped for calibration; the
+first 2000 test images are shipped for evaluation. Fashion-MNIST is under the MIT licence (Zalando SE, 2017).
 """
 
 import argparse

@@ -21,8 +21,9 @@ from lowbit.report.text import table
 from lowbit.report.units import milliseconds, size
 
 RECIPES = ("int8",)
-# Half of all pixels are one value, the background. The entropy search sees that spike, cuts the range right behind it
-# and loses nine points; the least squared error does not.
+# Half of all pixels are one value, the background, and the entropy search puts the input's threshold at that spike.
+# Calibrated on one half of the 500 images and judged on the other (float: 94.8 %): entropy 82.8 %, min-max and MSE
+# 94.8 %, percentile 95.2 %. So entropy is out; between the other three such data cannot decide.
 METHOD = "mse"
 FILES = ("fashion.onnx", "fashion.toml", "fashion.npz")
 Progress = Callable[[str, int, int | None], None]
