@@ -1,12 +1,12 @@
-"""The memory planner: random nets of branches, concatenations, aliases and in-place operators, against the reference."""
+"""The memory planner: random nets of branches, concatenations, aliases, in-place operators, against the reference."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_nets import Net
 
 from lowbit import _core
+from tiny_nets import Net
 
 Q = (0.1, 3)
 WIDTHS = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255]
@@ -38,7 +38,7 @@ def test_in_place_operators_at_every_width(n: int):
 
 
 class Grower:
-    """Grows a net at random. Every tensor is (h, w, c) int8 codes with the same scale, so that any may be concatenated."""
+    """Grows a net at random. Every tensor is (h, w, c) int8 codes of one scale, so that any may be concatenated."""
 
     def __init__(self, seed: int):
         self.net = Net(seed)
