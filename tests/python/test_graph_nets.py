@@ -1,6 +1,7 @@
 """Importing whole networks: folding, names, recipes and overrides, the real nets of LOWBIT_DATA, torch's exports."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -255,14 +256,13 @@ def test_calibration_observes_only_what_is_left():
     assert len(names) == 56
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
-@pytest.mark.parametrize("depth", [18, 50])
+# The newer exporter is tried where its onnxscript is installed.
+EXPORTS = [(18, False), (50, False), *([(18, True)] if find_spec("onnxscript") else [])]
+
+
+@pytest.mark.parametrize(("depth", "dynamo"), EXPORTS)
 def test_resnets_from_torch(depth, dynamo, tmp_path):
     torch = pytest.importorskip("torch")
-    if dynamo:
-        pytest.importorskip("onnxscript")
-        if depth == 50:
-            pytest.skip("one network shows what the newer exporter writes")
     import torch_nets
 
     torch.manual_seed(0)
