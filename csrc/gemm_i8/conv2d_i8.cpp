@@ -11,6 +11,7 @@ namespace lowbit {
 
 struct PackedConvI8::Data {
   Conv2dShape shape;  // c, oc, kernel, stride, dilation, groups
+  bool stacked = false;
   Panels panels;
 };
 
@@ -48,6 +49,7 @@ Requantizer from_channel(const Requantizer& q, int64_t j) {
 // One convolution call, checked.
 struct Call {
   const Panels& panels;
+  bool stacked;
   Conv2dShape shape;
   const uint8_t* x;
   DType x_dtype;
@@ -83,13 +85,13 @@ struct Call {
   // Output rows [y0, y1) of one image.
   void run_band(int64_t image, int64_t y0, int64_t y1, int64_t p0, int64_t p1) const {
     const Conv2dShape& s = shape;
-    const ConvImage layout(s);
+    const ConvImage layout(s, stacked);
     const int64_t rows = y1 - y0;
     uint8_t* copy = scratch<uint8_t>(ScratchSlot::padded_input, static_cast<size_t>(layout.bytes(rows)));
     const uint8_t flip = x_dtype == DType::s8 ? 0x80 : 0;
     layout.fill(copy, x + image * s.h * s.w * ldx, ldx, y0, y1, flip, static_cast<uint8_t>(z.a));
     int64_t* offsets = scratch<int64_t>(ScratchSlot::run_offsets, static_cast<size_t>(panels.runs));
-    const int64_t per_row = rows_are_runs(s) ? 1 : s.kw;
+    const int64_t per_row = rows_are_runs(s) ? 1 : s.kw;  // stacked: the one run at offset 0
     for (int64_t t = 0; t < panels.runs; ++t) offsets[t] = layout.offset(rows, t / per_row, t % per_row);
     GemmI8 g;
     g.a = copy;
@@ -127,12 +129,22 @@ PackedConvI8 pack_conv_i8(const void* w, DType dtype, const Conv2dShape& shape) 
     fail(kName, std::string("w is ") + dtype_name(dtype) + ", must be int8 or uint8");
   const int64_t depth = shape.c / shape.groups, n = shape.oc / shape.groups, taps = shape.kh * shape.kw;
   if (!w && shape.oc * taps * depth > 0) fail(kName, "w is null");
-  const int64_t runs = rows_are_runs(shape) ? shape.kh : taps, run_bytes = taps / runs * depth;
   auto data = std::make_shared<PackedConvI8::Data>();
   data->shape = shape;
-  data->panels = make_panels(dtype, shape.groups, n, runs, run_bytes);
-  fill_panels(data->panels, w,
-              [=](int64_t g, int64_t t, int64_t p, int64_t j) { return ((g * n + j) * runs + t) * run_bytes + p; });
+  data->stacked = ConvImage::worth_stacking(shape);
+  if (data->stacked) {  // bytes of the run: kernel column, row, channel
+    data->panels = make_panels(dtype, 1, n, 1, taps * depth);
+    const int64_t column = shape.kh * depth;
+    fill_panels(data->panels, w, [=](int64_t, int64_t, int64_t p, int64_t j) {
+      const int64_t kx = p / column, ky = p % column / depth;
+      return ((j * shape.kh + ky) * shape.kw + kx) * depth + p % depth;
+    });
+  } else {
+    const int64_t runs = rows_are_runs(shape) ? shape.kh : taps, run_bytes = taps / runs * depth;
+    data->panels = make_panels(dtype, shape.groups, n, runs, run_bytes);
+    fill_panels(data->panels, w,
+                [=](int64_t g, int64_t t, int64_t p, int64_t j) { return ((g * n + j) * runs + t) * run_bytes + p; });
+  }
   PackedConvI8 packed;
   packed.data = std::move(data);
   return packed;
@@ -159,8 +171,9 @@ void conv2d_i8(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& sha
     run_product(panels, {x, x_dtype, shape.batch * shape.h * shape.w, ldx, z.b, init, y, ldy}, q, isa, threads);
     return;
   }
-  Call{panels, shape, static_cast<const uint8_t*>(x), x_dtype, ldx, z, init, y, ldy, q, gemm_i8_variant(isa)}.run(
-      threads);
+  Call{panels, w.data->stacked,     shape, static_cast<const uint8_t*>(x), x_dtype, ldx, z, init, y, ldy,
+       q,      gemm_i8_variant(isa)}
+      .run(threads);
 }
 
 }  // namespace lowbit
