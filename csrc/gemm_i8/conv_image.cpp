@@ -63,7 +63,7 @@ ConvImage::ConvImage(const Conv2dShape& s, bool stack) : shape(s), stacked(stack
   column_step = s.kw == 1 ? s.stride_w : 1;
   pixel_step = s.stride_w / column_step;
   planes = stacked ? 1 : std::min(s.stride_h, (s.kh - 1) * s.dilation_h + 1);
-  reach = (s.out_w() - 1) * pixel_step + (s.kw - 1) * s.dilation_w + 1;           // pixels of a row that are read
+  reach = (s.out_w() - 1) * pixel_step + (s.kw - 1) * s.dilation_w + 1;  // pixels of a row that are read
   left = (s.pad_left + column_step - 1) / column_step;
   const int64_t right_edge = (s.pad_left + s.w + column_step - 1) / column_step;  // first pixel of right padding
   used_w = std::min(reach, right_edge);

@@ -61,88 +61,63 @@ struct Operands {
   const uint8_t* a[4];
   int64_t lda[4];
   const int8_t* b[4];
+  const int32_t* init[4];
 };
 
-// One chunk of a block. Loads and products alternate so that a product never waits for more than one load.
-template <int kR, int kC>
-static inline void chunk_step(const Operands& o, int64_t a, int64_t b) {
-  if constexpr (kR == 2) {
-    load<6>(o.b[0] + b, 64);
-    load<4>(o.a[0] + a, o.lda[0]);
-    multiply<0, 4, 6>();
-    load<7>(o.b[1] + b, 64);
-    multiply<1, 4, 7>();
-    load<5>(o.a[1] + a, o.lda[1]);
-    multiply<2, 5, 6>();
-    multiply<3, 5, 7>();
-  } else if constexpr (kR == 1) {
-    load<4>(o.a[0] + a, o.lda[0]);
-    load<5>(o.b[0] + b, 64);
-    multiply<0, 4, 5>();
-    load<6>(o.b[1] + b, 64);
-    multiply<1, 4, 6>();
-    load<7>(o.b[2] + b, 64);
-    multiply<2, 4, 7>();
-    load<5>(o.b[3] + b, 64);
-    multiply<3, 4, 5>();
-  } else {
-    load<7>(o.b[0] + b, 64);
-    load<4>(o.a[0] + a, o.lda[0]);
-    multiply<0, 4, 7>();
-    load<5>(o.a[1] + a, o.lda[1]);
-    multiply<1, 5, 7>();
-    load<6>(o.a[2] + a, o.lda[2]);
-    multiply<2, 6, 7>();
-    load<4>(o.a[3] + a, o.lda[3]);
-    multiply<3, 4, 7>();
-  }
-}
-
-// A finished block whose epilogue is still to run.
-struct Pending {
-  int32_t* sums;      // [row][kC * 16]
-  uint8_t rows[128];  // the rows of it that are output pixels, in order
-  int count = 0;      // of them
-  int done = 0;       // rows of them finished
-  int64_t i = 0;      // first output row
+// A block whose sums are in tiles or stored, and whose epilogue is still to run.
+struct Block {
+  int32_t* sums;  // [row][kC * 16]
+  bool in_tiles = false;
+  int32_t* direct = nullptr;  // where int32 sums go without an epilogue
+  const uint8_t* rows;        // the rows of it that are output pixels, in order
+  uint8_t row_numbers[128];
+  int count = 0;  // of rows
+  int done = 0;   // rows finished
+  int64_t i = 0;  // first output row
   int64_t j = 0, cols = 0;
 };
 
-class Worker {
+// Blocks of kR x kC tiles. While block b is multiplied, block b - 1 goes from the tiles to memory and block b - 2
+// through the epilogue: what a tile store wrote cannot be loaded until it has left the store buffer.
+template <int kR, int kC, bool kResidual>
+class Sweep {
  public:
-  Worker(const GemmI8& g, int32_t* sums) : g_(g), q_(*g.requantizer), e_(codes_avx512(q_)) {
-    pending_[0].sums = sums;
-    pending_[1].sums = sums + kBlockValues;
-    const bool codes = q_.out_dtype == DType::s8 || q_.out_dtype == DType::u8;
-    fast_ = codes && q_.rounding == Rounding::nearest_even;
-    direct_ = q_.out_dtype == DType::s32 && !g_.row_term && g_.virtual_w == g_.out_w;
-    chunk_ = (int)g.chunk();
-    chunks_ = (int)(g.run_pad / chunk_);
-    const int64_t steps = g.runs * chunks_, units = kBlockValues / kCodesUnit;
-    quota_ = steps < units ? (int)((units + steps - 1) / (steps > 0 ? steps : 1)) : 1;
+  Sweep(const GemmI8& g, int32_t* sums) : g_(g), q_(*g.requantizer), e_(codes_avx512(q_)) {
     for (int r = 0; r < 64; ++r) in_order_[r] = (uint8_t)r;
+    for (int k = 0; k < 3; ++k) blocks_[k].sums = sums + (k & 1) * kBlockValues;
+    const bool codes = q_.out_dtype == DType::s8 || q_.out_dtype == DType::u8;
+    fast_ = codes && q_.rounding == Rounding::nearest_even && !g.row_term;
+    direct_ = q_.out_dtype == DType::s32 && !g.row_term;
+    chunk_ = g.chunk();
+    chunks_ = (int)(g.run_pad / chunk_);
+    panel_bytes_ = g.panel_bytes();
+    const int64_t later = g.runs * chunks_ - 1;  // chunks but the first
+    quota_ = fast_ && later > 0 ? (4 / kC) * (int)((kUnits + later - 1) / later) : 0;
   }
 
   // Virtual rows [v0, v1) of panels [p0, p1).
-  template <int kR, int kC>
-  void sweep(int64_t v0, int64_t v1, int64_t p0, int64_t p1) {
-    configure(kR == 1 ? 1 : kR == 2 ? 2 : 3, chunk_);
-    const int64_t rows = kR * kTileRows;
-    // Whichever side is small stays in L1 under the other.
-    if ((p1 - p0) * g_.panel_bytes() <= kStay) {
-      for (int64_t v = v0; v < v1; v += rows) {
-        for (int64_t p = p0; p < p1; p += kC) block<kR, kC>(v, v1, p, p1);
+  void run(int64_t v0, int64_t v1, int64_t p0, int64_t p1) {
+    configure(kR == 4 ? 3 : kR, (int)chunk_);
+    constexpr int64_t kStay = 24576;  // bytes of B that stay in L1 while A passes by
+    if ((p1 - p0) * panel_bytes_ <= kStay) {
+      for (int64_t v = v0; v < v1; v += kRows) {
+        for (int64_t p = p0; p < p1; p += kC) block(v, v1, p, p1);
       }
     } else {
       for (int64_t p = p0; p < p1; p += kC) {
-        for (int64_t v = v0; v < v1; v += rows) block<kR, kC>(v, v1, p, p1);
+        for (int64_t v = v0; v < v1; v += kRows) block(v, v1, p, p1);
       }
     }
-    for (int turns = 0; turns < 2; ++turns, turn_ ^= 1) finish<kC>(64);
+    finish_rest(*pending_);
+    if (held_->in_tiles) {
+      store_quarter<0>(), store_quarter<1>(), store_quarter<2>(), store_quarter<3>();
+      finish_rest(*held_);
+    }
   }
 
  private:
-  static constexpr int64_t kStay = 24576;
+  static constexpr int64_t kRows = kR * kTileRows, kWidth = kC * kPanel;
+  static constexpr int kUnits = kBlockValues / 64;
 
   const uint8_t* row(int64_t v, int64_t* lda) const {
     const int64_t tail = g_.tail_row - g_.first_row;
@@ -150,116 +125,110 @@ class Worker {
     return v < tail ? g_.a + v * g_.lda : g_.tail + (v - tail) * g_.tail_lda;
   }
 
-  template <int kR, int kC>
   void block(int64_t v, int64_t v1, int64_t p, int64_t p1) {
     Operands o;
+#pragma GCC unroll 4
     for (int r = 0; r < kR; ++r) {  // beyond the end: the first one again, not used
       const int64_t at = v + r * kTileRows;
       o.a[r] = row(at < v1 ? at : v, &o.lda[r]);
     }
-    for (int c = 0; c < kC; ++c) o.b[c] = g_.b + (p + c < p1 ? p + c : p) * g_.panel_bytes();
-    const int32_t* init = g_.init + p * kPanel;
-    const int64_t step = kC == 1 || p + 1 >= p1 ? 0 : kPanel;
-    if constexpr (kC == 1) {
-      load<0>(init, 0), load<1>(init, 0), load<2>(init, 0), load<3>(init, 0);
-    } else if constexpr (kC == 2) {
-      load<0>(init, 0), load<1>(init + step, 0), load<2>(init, 0), load<3>(init + step, 0);
-    } else {
-      load<0>(init, 0), load<1>(init + step, 0);
-      load<2>(p + 2 < p1 ? init + 2 * kPanel : init, 0), load<3>(p + 3 < p1 ? init + 3 * kPanel : init, 0);
+#pragma GCC unroll 4
+    for (int c = 0; c < kC; ++c) {
+      const int64_t at = p + c < p1 ? p + c : p;
+      o.b[c] = g_.b + at * panel_bytes_;
+      o.init[c] = g_.init + at * kPanel;
     }
-    const int64_t chunk_bytes = (int64_t)chunk_ * kPanel;
-    const int quota = quota_ * (4 / kC);
-    int64_t b = 0;
-    for (int64_t t = 0; t < g_.runs; ++t) {
-      int64_t a = g_.run_offset[t];
-      for (int s = 0; s < chunks_; ++s, a += chunk_, b += chunk_bytes) {
-        chunk_step<kR, kC>(o, a, b);
-        if (fast_) finish_codes<kC>(quota);
+    note(*next_, v, v1, p, p1);
+    int64_t a = g_.run_offset[0], b = 0;
+    first_quarter<0>(o, a), first_quarter<1>(o, a), first_quarter<2>(o, a), first_quarter<3>(o, a);
+    int s = 1;
+    for (int64_t t = 0;;) {
+      for (; s < chunks_; ++s) {
+        a += chunk_, b += chunk_ * kPanel;
+        quarter<0>(o, a, b), quarter<1>(o, a, b), quarter<2>(o, a, b), quarter<3>(o, a, b);
+        finish_codes(*pending_, quota_);
       }
+      if (++t == g_.runs) break;
+      s = 0;
+      a = g_.run_offset[t] - chunk_;
     }
-    if constexpr (kR == 2 && kC == 2) {
-      if (direct_ && v + 2 * kTileRows <= v1 && (p + 2) * kPanel <= g_.n) {
-        int32_t* c = (int32_t*)g_.c + (g_.first_row + v) * g_.ldc + p * kPanel;
-        int32_t* below = c + kTileRows * g_.ldc;
-        store<0>(c, g_.ldc * 4), store<1>(c + kPanel, g_.ldc * 4);
-        store<2>(below, g_.ldc * 4), store<3>(below + kPanel, g_.ldc * 4);
-        return;
-      }
-    }
-    finish<kC>(64);
-    int32_t* to = pending_[turn_].sums;
-    if constexpr (kC == 1) {
-      store<0>(to, 64), store<1>(to + 256, 64), store<2>(to + 512, 64), store<3>(to + 768, 64);
-    } else if constexpr (kC == 2) {
-      store<0>(to, 128), store<1>(to + 16, 128), store<2>(to + 512, 128), store<3>(to + 528, 128);
-    } else {
-      store<0>(to, 256), store<1>(to + 16, 256), store<2>(to + 32, 256), store<3>(to + 48, 256);
-    }
-    note<kR, kC>(v, v1, p, p1);
-    turn_ ^= 1;
+    finish_rest(*pending_);
+    Block* spare = pending_;
+    pending_ = held_;
+    held_ = next_;
+    next_ = spare;
+    held_->sums = spare->sums;
   }
 
-  // Which of the block's rows are output pixels.
-  template <int kR, int kC>
-  void note(int64_t v, int64_t v1, int64_t p, int64_t p1) {
-    const int rows = (int)(v1 - v < kR * kTileRows ? v1 - v : kR * kTileRows);
-    Pending& n = pending_[turn_];
+  // The kQ-th product of a chunk and the loads that come before it; loads and products alternate.
+  template <int kQ>
+  inline __attribute__((always_inline)) void quarter(const Operands& o, int64_t a, int64_t b) {
+    if constexpr (kR == 2) {
+      if constexpr (kQ == 0) load<6>(o.b[0] + b, 64), load<4>(o.a[0] + a, o.lda[0]), multiply<0, 4, 6>();
+      if constexpr (kQ == 1) load<7>(o.b[1] + b, 64), multiply<1, 4, 7>();
+      if constexpr (kQ == 2) load<5>(o.a[1] + a, o.lda[1]), multiply<2, 5, 6>();
+      if constexpr (kQ == 3) multiply<3, 5, 7>();
+    } else if constexpr (kR == 1) {
+      if constexpr (kQ == 0) load<4>(o.a[0] + a, o.lda[0]), load<5>(o.b[0] + b, 64), multiply<0, 4, 5>();
+      if constexpr (kQ == 1) load<6>(o.b[1] + b, 64), multiply<1, 4, 6>();
+      if constexpr (kQ == 2) load<7>(o.b[2] + b, 64), multiply<2, 4, 7>();
+      if constexpr (kQ == 3) load<5>(o.b[3] + b, 64), multiply<3, 4, 5>();
+    } else {
+      if constexpr (kQ == 0) load<7>(o.b[0] + b, 64), load<4>(o.a[0] + a, o.lda[0]), multiply<0, 4, 7>();
+      if constexpr (kQ == 1) load<5>(o.a[1] + a, o.lda[1]), multiply<1, 5, 7>();
+      if constexpr (kQ == 2) load<6>(o.a[2] + a, o.lda[2]), multiply<2, 6, 7>();
+      if constexpr (kQ == 3) load<4>(o.a[3] + a, o.lda[3]), multiply<3, 4, 7>();
+    }
+  }
+
+  // The same for a block's first chunk: the tile is freed of the previous block and starts from init.
+  template <int kQ>
+  inline __attribute__((always_inline)) void first_quarter(const Operands& o, int64_t a) {
+    if (held_->in_tiles) store_quarter<kQ>();
+    load<kQ>(o.init[kQ % kC], 0);
+    quarter<kQ>(o, a, 0);
+  }
+
+  template <int kQ>
+  inline __attribute__((always_inline)) void store_quarter() {
+    const int64_t stride = held_->direct ? g_.ldc : kWidth;
+    int32_t* to = held_->direct ? held_->direct : held_->sums;
+    store<kQ>(to + kQ / kC * kTileRows * stride + kQ % kC * kPanel, stride * 4);
+  }
+
+  // Which of a block's rows are output pixels.
+  void note(Block& n, int64_t v, int64_t v1, int64_t p, int64_t p1) {
+    const int rows = (int)(v1 - v < kRows ? v1 - v : kRows);
     n.done = 0;
     n.j = p * kPanel;
+    n.in_tiles = true;
+    n.direct = nullptr;
     const int64_t end = p1 * kPanel < g_.n ? p1 * kPanel : g_.n;
-    n.cols = end - n.j < kC * kPanel ? end - n.j : kC * kPanel;
-    n.count = 0;
+    n.cols = end - n.j < kWidth ? end - n.j : kWidth;
     if (g_.virtual_w == g_.out_w) {
       n.i = g_.first_row + v;
-      add_rows(0, rows);
-    } else {
-      const int64_t y = v / g_.virtual_w, x = v - y * g_.virtual_w;
-      n.i = g_.first_row + y * g_.out_w + (x < g_.out_w ? x : g_.out_w);
-      for (int64_t start = -x; start < rows; start += g_.virtual_w) {  // rows of pixels that the block meets
-        const int64_t end = start + g_.out_w;
-        add_rows((int)(start > 0 ? start : 0), (int)(end < rows ? end : rows));
+      n.rows = in_order_;
+      n.count = rows;
+      if (direct_ && rows == kRows && n.cols == kWidth) {
+        n.direct = (int32_t*)g_.c + n.i * g_.ldc + n.j;
+        n.count = 0;
       }
-    }
-    if (g_.row_term) {
-      for (int t = 0; t < n.count; ++t) {
-        int32_t* sums = n.sums + n.rows[t] * (kC * kPanel);
-        const __m512i term = _mm512_set1_epi32(g_.row_term[n.i - g_.first_row + t]);
-        for (int c = 0; c < kC * kPanel; c += 16) {
-          _mm512_storeu_si512(sums + c, _mm512_add_epi32(_mm512_loadu_si512(sums + c), term));
-        }
-      }
-    }
-  }
-
-  void add_rows(int begin, int end) {
-    Pending& n = pending_[turn_];
-    if (end <= begin) return;
-    _mm512_storeu_si512(n.rows + n.count, _mm512_loadu_si512(in_order_ + begin));
-    n.count += end - begin;
-  }
-
-  // Up to `rows` rows of the pending block.
-  template <int kC>
-  void finish(int rows) {
-    if (fast_) {
-      finish_codes<kC>(rows);
       return;
     }
-    Pending& p = pending_[turn_];
-    for (int t = 0; t < p.count;) {  // stretches of rows that follow each other in the buffer
-      int n = 1;
-      while (t + n < p.count && p.rows[t + n] == p.rows[t] + n) ++n;
-      requantize_rows_avx512(p.sums + p.rows[t] * (kC * kPanel), kC * kPanel, p.i + t, n, p.j, p.cols, g_.c, g_.ldc,
-                             q_);
-      t += n;
+    const int64_t y = v / g_.virtual_w, x = v - y * g_.virtual_w;
+    n.i = g_.first_row + y * g_.out_w + (x < g_.out_w ? x : g_.out_w);
+    n.rows = n.row_numbers;
+    n.count = 0;
+    for (int64_t start = -x; start < rows; start += g_.virtual_w) {  // rows of pixels that the block meets
+      const int begin = (int)(start > 0 ? start : 0), stop = (int)(start + g_.out_w < rows ? start + g_.out_w : rows);
+      if (stop <= begin) continue;
+      _mm512_storeu_si512(n.row_numbers + n.count, _mm512_loadu_si512(in_order_ + begin));
+      n.count += stop - begin;
     }
-    p.count = 0;
   }
 
-  template <int kC>
-  inline __attribute__((always_inline)) void finish_codes(int rows) {
-    Pending& n = pending_[turn_];
+  // Up to `rows` rows of a stored block.
+  inline __attribute__((always_inline)) void finish_codes(Block& n, int rows) {
     const int left = n.count - n.done;
     if (rows > left) rows = left;
     if (rows <= 0) return;
@@ -267,44 +236,69 @@ class Worker {
     t.sums = n.sums;
     t.rows = n.rows + n.done;
     t.to = (uint8_t*)g_.c + (n.i + n.done) * g_.ldc + n.j;
-    t.residual = t.to;
+    t.residual = kResidual ? residual_codes_avx512(q_, n.i + n.done, n.j) : t.to;
     t.scale = q_.scale + n.j * q_.scale_step;
     t.cols = n.cols;
-    if (q_.residual) {
-      t.residual = residual_codes_avx512(q_, n.i + n.done, n.j);
-      tile_codes_avx512<kC, true>(e_, g_, (int)q_.scale_step, t, rows);
-    } else {
-      tile_codes_avx512<kC, false>(e_, g_, (int)q_.scale_step, t, rows);
-    }
+    tile_codes_avx512<kC, kResidual>(e_, q_, g_.ldc, t, rows);
     n.done += rows;
+  }
+
+  __attribute__((noinline)) void finish_rest(Block& n) {
+    if (n.count > n.done && fast_) finish_codes(n, n.count - n.done);
+    if (!fast_) finish_plain(n);
+    n.count = n.done = 0;
+    n.in_tiles = false;
+  }
+
+  // Any epilogue, by stretches of rows that follow each other.
+  void finish_plain(Block& n) {
+    for (int t = 0; g_.row_term && t < n.count; ++t) {
+      const __m512i term = _mm512_set1_epi32(g_.row_term[n.i - g_.first_row + t]);
+      for (int c = 0; c < kC; ++c) {
+        int32_t* sums = n.sums + n.rows[t] * kWidth + c * kPanel;
+        _mm512_store_si512(sums, _mm512_add_epi32(_mm512_load_si512(sums), term));
+      }
+    }
+    for (int t = 0; t < n.count;) {
+      int rows = 1;
+      while (t + rows < n.count && n.rows[t + rows] == n.rows[t] + rows) ++rows;
+      requantize_rows_avx512(n.sums + n.rows[t] * kWidth, kWidth, n.i + t, rows, n.j, n.cols, g_.c, g_.ldc, q_);
+      t += rows;
+    }
   }
 
   const GemmI8& g_;
   const Requantizer& q_;
   const CodesAvx512 e_;
-  bool fast_;
-  bool direct_;  // int32 outputs go from the tiles to their place
-  int chunk_, chunks_;
-  int quota_;              // units of the pending block to finish with each chunk
+  bool fast_;    // codes, nearest_even, no row terms
+  bool direct_;  // int32 outputs without row terms: whole blocks go from the tiles to their place
+  int chunks_, quota_;
+  int64_t chunk_, panel_bytes_;
   uint8_t in_order_[128];  // 0..63
-  // The block finished during this one is the last but one: what a tile store wrote cannot be loaded until it has left
-  // the store buffer.
-  Pending pending_[2];
-  int turn_ = 0;
+  Block blocks_[3];
+  Block *next_ = blocks_, *held_ = blocks_ + 1, *pending_ = blocks_ + 2;
 };
+
+template <int kR, int kC>
+static void sweep(const GemmI8& g, int32_t* sums, int64_t v0, int64_t v1, int64_t p0, int64_t p1) {
+  if (g.requantizer->residual) {
+    Sweep<kR, kC, true>(g, sums).run(v0, v1, p0, p1);
+  } else {
+    Sweep<kR, kC, false>(g, sums).run(v0, v1, p0, p1);
+  }
+}
 
 }  // namespace
 
 void gemm_i8_amx(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
   alignas(64) int32_t sums[2 * kBlockValues];
-  Worker w(g, sums);
   const int64_t v0 = g.virtual_row(i0), v1 = g.virtual_row(i1 - 1) + 1;
   if (v1 - v0 <= kTileRows) {
-    w.sweep<1, 4>(v0, v1, p0, p1);
+    sweep<1, 4>(g, sums, v0, v1, p0, p1);
   } else {
     const int64_t paired = p0 + (p1 - p0) / 2 * 2;
-    if (paired > p0) w.sweep<2, 2>(v0, v1, p0, paired);
-    if (paired < p1) w.sweep<4, 1>(v0, v1, paired, p1);
+    if (paired > p0) sweep<2, 2>(g, sums, v0, v1, p0, paired);
+    if (paired < p1) sweep<4, 1>(g, sums, v0, v1, paired, p1);
   }
   __asm__ volatile("tilerelease");
 }

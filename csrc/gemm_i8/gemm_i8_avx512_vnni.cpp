@@ -45,7 +45,7 @@ static inline void finish(const Task& k, const int32_t* sums, int rows, int64_t 
   t.residual = kResidual ? residual_codes_avx512(q, i, j) : t.to;
   t.scale = q.scale + j * q.scale_step;
   t.cols = k.g.n - j;
-  tile_codes_avx512<kC, kResidual>(k.e, k.g, (int)q.scale_step, t, rows);
+  tile_codes_avx512<kC, kResidual>(k.e, q, k.g.ldc, t, rows);
 }
 
 // The kC panels of a tile in groups of 4, 2 and 1, from panel kFrom of the tile on.

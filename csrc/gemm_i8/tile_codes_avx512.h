@@ -23,37 +23,29 @@ struct TileCodes {
   int64_t cols;
 };
 
-static constexpr int kCodesUnit = 64;  // sums finished at a time
-
-// Finishes `count` rows. A last unit that is not full does its last row more than once.
+// What one call keeps in registers.
 template <int kC, bool kResidual>
-static inline __attribute__((always_inline)) void tile_codes_avx512(const CodesAvx512& shared, const GemmI8& g,
-                                                                    int step, const TileCodes& tile, int count) {
-  constexpr int kRows = 4 / kC;
-  const CodesAvx512 e = shared;  // stays in registers: stores of bytes may alias everything else
-  const TileCodes t = tile;
-  const int64_t ldc = g.ldc, residual_stride = kResidual ? g.requantizer->residual_stride : 0;
-  const uint64_t mask = t.cols >= 64 ? ~uint64_t{0} : (uint64_t{1} << t.cols) - 1;
+struct CodesUnit {
+  CodesAvx512 e;  // a copy: stores of bytes may alias everything else
   __m512 scale[kC];
-#pragma GCC unroll 4
-  for (int c = 0; c < kC; ++c) {
-    scale[c] = step ? _mm512_maskz_loadu_ps((__mmask16)(mask >> (16 * c)), t.scale + 16 * c) : _mm512_set1_ps(*t.scale);
-  }
-  uint8_t* to = t.to;
-  const uint8_t* residual = t.residual;
-  for (int first = 0; first < count; first += kRows) {
+  uint64_t mask;
+  int64_t ldc, residual_stride;
+
+  // Rows numbered row[r], whose outputs are to + r * ldc, but to + last * ldc at most: 4 / kC rows.
+  inline __attribute__((always_inline)) void finish(const int32_t* sums, const uint8_t* row, uint8_t* to,
+                                                    const uint8_t* residual, int last) const {
+    constexpr int kRows = 4 / kC;
     __m512 f[4];
-    int64_t at[4] = {0, 0, 0, 0};  // rows from `first` on
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      if (r > 0) at[r] = first + r < count ? at[r - 1] + 1 : at[r - 1];
-      const int32_t* sums = t.sums + t.rows[first + at[r]] * (16 * kC);
+      const int at = r < last ? r : last;
+      const int32_t* from = sums + row[at] * (16 * kC);
 #pragma GCC unroll 4
       for (int c = 0; c < kC; ++c) {
-        __m512 v = scaled_avx512(_mm512_load_si512(sums + 16 * c), scale[c]);
+        __m512 v = scaled_avx512(_mm512_load_si512(from + 16 * c), scale[c]);
         if constexpr (kResidual) {
-          const uint8_t* from = residual + at[r] * residual_stride + 16 * c;
-          v = add_residual_avx512(e, v, _mm_maskz_loadu_epi8((__mmask16)(mask >> (16 * c)), from));
+          const uint8_t* codes = residual + at * residual_stride + 16 * c;
+          v = add_residual_avx512(e, v, _mm_maskz_loadu_epi8((__mmask16)(mask >> (16 * c)), codes));
         }
         f[r * kC + c] = v;
       }
@@ -63,16 +55,41 @@ static inline __attribute__((always_inline)) void tile_codes_avx512(const CodesA
       _mm512_mask_storeu_epi8(to, mask, y);
     } else if constexpr (kC == 2) {
       _mm256_mask_storeu_epi8(to, (__mmask32)mask, _mm512_castsi512_si256(y));
-      _mm256_mask_storeu_epi8(to + at[1] * ldc, (__mmask32)mask, _mm512_extracti64x4_epi64(y, 1));
+      if (last >= 1) _mm256_mask_storeu_epi8(to + ldc, (__mmask32)mask, _mm512_extracti64x4_epi64(y, 1));
     } else {
       _mm_mask_storeu_epi8(to, (__mmask16)mask, _mm512_castsi512_si128(y));
-      _mm_mask_storeu_epi8(to + at[1] * ldc, (__mmask16)mask, _mm512_extracti32x4_epi32(y, 1));
-      _mm_mask_storeu_epi8(to + at[2] * ldc, (__mmask16)mask, _mm512_extracti32x4_epi32(y, 2));
-      _mm_mask_storeu_epi8(to + at[3] * ldc, (__mmask16)mask, _mm512_extracti32x4_epi32(y, 3));
+      if (last >= 1) _mm_mask_storeu_epi8(to + ldc, (__mmask16)mask, _mm512_extracti32x4_epi32(y, 1));
+      if (last >= 2) _mm_mask_storeu_epi8(to + 2 * ldc, (__mmask16)mask, _mm512_extracti32x4_epi32(y, 2));
+      if (last >= 3) _mm_mask_storeu_epi8(to + 3 * ldc, (__mmask16)mask, _mm512_extracti32x4_epi32(y, 3));
     }
-    to += kRows * ldc;
-    if constexpr (kResidual) residual += kRows * residual_stride;
   }
+};
+
+// Finishes `count` rows.
+template <int kC, bool kResidual>
+static inline __attribute__((always_inline)) void tile_codes_avx512(const CodesAvx512& e, const Requantizer& q,
+                                                                    int64_t ldc, const TileCodes& t, int count) {
+  constexpr int kRows = 4 / kC;
+  CodesUnit<kC, kResidual> unit;
+  unit.e = e;
+  unit.mask = t.cols >= 64 ? ~uint64_t{0} : (uint64_t{1} << t.cols) - 1;
+  unit.ldc = ldc;
+  unit.residual_stride = kResidual ? q.residual_stride : 0;
+#pragma GCC unroll 4
+  for (int c = 0; c < kC; ++c) {
+    unit.scale[c] = q.scale_step ? _mm512_maskz_loadu_ps((__mmask16)(unit.mask >> (16 * c)), t.scale + 16 * c)
+                                 : _mm512_set1_ps(*t.scale);
+  }
+  const int32_t* sums = t.sums;
+  const uint8_t *row = t.rows, *residual = t.residual;
+  uint8_t* to = t.to;
+  for (; count >= kRows; count -= kRows) {
+    unit.finish(sums, row, to, residual, kRows - 1);
+    row += kRows;
+    to += kRows * ldc;
+    if constexpr (kResidual) residual += kRows * unit.residual_stride;
+  }
+  if (kRows > 1 && count > 0) unit.finish(sums, row, to, residual, count - 1);
 }
 
 LOWBIT_TARGET_END
