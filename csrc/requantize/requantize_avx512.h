@@ -42,7 +42,7 @@ static inline CodesAvx512 codes_avx512(const Requantizer& q) {
   e.residual_is_signed = q.residual_dtype == DType::s8;
   e.limits = q.may_overflow;
   e.shifts = q.zero_point != 0;
-  e.clamps = q.hi - q.lo != 255;
+  e.clamps = q.hi != q.lo + 255;  // lo may be the least int
   return e;
 }
 
