@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "bind.h"
+#include "array_argument.h"
 #include "lowbit/gemm_i8.h"
 
 namespace lowbit {
@@ -12,10 +12,9 @@ using Pair = std::array<int64_t, 2>;     // height, width
 using Padding = std::array<int64_t, 4>;  // top, left, bottom, right
 
 // x (batch, h, w, c); weights (oc, kh, kw, c / groups).
-inline Conv2dShape conv2d_shape(const py::array& x, int64_t oc, int64_t kh, int64_t kw, const Pair& stride,
-                                const Padding& padding, const Pair& dilation, int64_t groups) {
-  if (x.ndim() != 4)
-    throw std::invalid_argument("x must be (batch, h, w, c), it has " + std::to_string(x.ndim()) + " axes");
+inline Conv2dShape conv2d_shape(const char* function, const py::array& x, int64_t oc, int64_t kh, int64_t kw,
+                                const Pair& stride, const Padding& padding, const Pair& dilation, int64_t groups) {
+  need_rank(function, "x", x, 4);
   return {.batch = x.shape(0),
           .h = x.shape(1),
           .w = x.shape(2),
@@ -34,12 +33,11 @@ inline Conv2dShape conv2d_shape(const py::array& x, int64_t oc, int64_t kh, int6
           .groups = groups};
 }
 
-// Of y (batch, out_h, out_w, oc); empty where the shape is one that the door will refuse, and name why.
-inline std::array<int64_t, 4> output_shape(const Conv2dShape& s) {
-  const bool fits = s.batch > 0 && s.stride_h > 0 && s.stride_w > 0 &&
-                    s.h + s.pad_top + s.pad_bottom > s.dilation_h * (s.kh - 1) &&
+// Of y (batch, out_h, out_w, oc); without pixels where the window is one that the door will refuse, and name why.
+inline Shape output_shape(const Conv2dShape& s) {
+  const bool fits = s.stride_h > 0 && s.stride_w > 0 && s.h + s.pad_top + s.pad_bottom > s.dilation_h * (s.kh - 1) &&
                     s.w + s.pad_left + s.pad_right > s.dilation_w * (s.kw - 1);
-  return fits ? std::array<int64_t, 4>{s.batch, s.out_h(), s.out_w(), s.oc} : std::array<int64_t, 4>{0, 0, 0, s.oc};
+  return {s.batch, fits ? s.out_h() : 0, fits ? s.out_w() : 0, s.oc};
 }
 
 }  // namespace lowbit

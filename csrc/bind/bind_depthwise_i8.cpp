@@ -14,15 +14,12 @@ struct DepthwiseWeights {
 };
 
 DepthwiseWeights pack(const py::array& w) {
-  if (w.ndim() != 3) {
-    throw py::value_error("pack_depthwise_i8: w must be (kh, kw, c), it has " + std::to_string(w.ndim()) + " axes");
-  }
-  if (array_dtype(w) != DType::s8) {
-    throw py::type_error("pack_depthwise_i8: w is " + py::str(w.dtype()).cast<std::string>() + ", must be int8");
-  }
-  const auto rows = py::array_t<int8_t, py::array::c_style | py::array::forcecast>::ensure(w);
+  constexpr const char* kPack = "pack_depthwise_i8";
+  need_rank(kPack, "w", w, 3);
+  need_dtype(kPack, "w", w, DType::s8);
+  const py::array rows = dense(w);
   DepthwiseWeights out{{}, w.shape(0), w.shape(1), w.shape(2)};
-  const int8_t* data = rows.data();
+  const auto* data = static_cast<const int8_t*>(rows.data());
   py::gil_scoped_release release;
   out.packed = pack_depthwise_i8(data, {.c = out.c, .oc = out.c, .kh = out.kh, .kw = out.kw, .groups = out.c});
   return out;
@@ -35,13 +32,12 @@ py::array convolve(const py::array& x, const DepthwiseWeights& w, const Pair& st
                    std::optional<int> threads) {
   const Isa level = isa_argument(isa);
   const DType x_dtype = code_dtype(kName, "x", x);
-  const Conv2dShape s = conv2d_shape(x, w.c, w.kh, w.kw, stride, padding, dilation, w.c);
+  const Conv2dShape s = conv2d_shape(kName, x, w.c, w.kh, w.kw, stride, padding, dilation, w.c);
   if (s.c != w.c) {
     throw py::value_error(std::string(kName) + ": x has " + std::to_string(s.c) + " channels, w has " +
                           std::to_string(w.c));
   }
-  const auto [b, h, width, c] = output_shape(s);
-  const std::vector<py::ssize_t> shape{b, h, width, c};
+  const Shape shape = output_shape(s);
   const py::array pixels = dense(x);
   const EpilogueHolder epilogue(
       kName, {scale, bias, zero_point, out_dtype, rounding, clamp, residual, residual_scale, residual_zero_point},

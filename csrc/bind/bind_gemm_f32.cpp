@@ -1,122 +1,143 @@
-#include "bind.h"
 #include "bind_conv2d_shape.h"
 #include "lowbit/gemm_f32.h"
 
 namespace lowbit {
 namespace {
 
-using Floats = py::array_t<float, py::array::c_style>;
+using Clamp = std::optional<std::pair<float, float>>;
 
 // The weights of a convolution with what their shape was, since arrays carry theirs.
-struct ConvF32 {
+struct ConvWeightsF32 {
   PackedConvF32 packed;
   int64_t oc, kh, kw, c, groups;
 };
 
-EpilogueF32 epilogue_f32(const std::optional<Floats>& bias, const std::optional<Floats>& residual, float lo, float hi,
-                         int64_t rows, int64_t n) {
-  if (bias && (bias->ndim() != 1 || bias->shape(0) != n)) {
-    throw std::invalid_argument("bias has " + std::to_string(bias->size()) + " values, the output " +
-                                std::to_string(n) + " columns");
+// a in C order; throws TypeError unless it is float32.
+py::array float_array(const char* function, const char* name, const py::array& a) {
+  need_dtype(function, name, a, DType::f32);
+  return dense(a);
+}
+
+const float* floats(const py::array& a) { return static_cast<const float*>(a.data()); }
+
+// An EpilogueF32 and the arrays that it borrows.
+class EpilogueF32Holder {
+ public:
+  // Of an output of `shape`, channels last.
+  EpilogueF32Holder(const char* function, const std::optional<py::array>& bias,
+                    const std::optional<py::array>& residual, const Clamp& clamp, const Shape& shape) {
+    if (bias) {
+      bias_ = float_array(function, "bias", *bias);
+      if (bias_.ndim() != 1 || bias_.size() != shape.back()) {
+        throw py::value_error(std::string(function) + ": bias is " + text(shape_of(bias_)) + ", the output has " +
+                              std::to_string(shape.back()) + " channels");
+      }
+      e_.bias = floats(bias_);
+    }
+    if (residual) {
+      residual_ = float_array(function, "residual", *residual);
+      need_shape(function, "residual", residual_, shape);
+      e_.residual = floats(residual_);
+      e_.residual_stride = shape.back();
+    }
+    if (clamp) std::tie(e_.lo, e_.hi) = *clamp;
   }
-  if (residual && residual->size() != rows * n) {
-    throw std::invalid_argument("residual has " + std::to_string(residual->size()) + " values, the output " +
-                                std::to_string(rows * n));
+  const EpilogueF32& get() const { return e_; }
+
+ private:
+  EpilogueF32 e_;
+  py::array bias_, residual_;
+};
+
+PackedF32 pack_matrix(const py::array& b) {
+  constexpr const char* kName = "pack_f32";
+  constexpr py::ssize_t kSize = sizeof(float);
+  need_rank(kName, "b", b, 2);
+  need_dtype(kName, "b", b, DType::f32);
+  const py::array strided = b.strides(0) % kSize || b.strides(1) % kSize ? dense(b) : b;  // else a field of a record
+  const float* data = floats(strided);
+  const int64_t k = b.shape(0), n = b.shape(1), row = strided.strides(0) / kSize, column = strided.strides(1) / kSize;
+  py::gil_scoped_release release;
+  return pack_f32(data, k, n, row, column);
+}
+
+py::array gemm(const py::array& a, const PackedF32& b, const std::optional<py::array>& bias,
+               const std::optional<py::array>& residual, const Clamp& clamp, const py::object& out,
+               const std::optional<std::string>& isa, std::optional<int> threads) {
+  constexpr const char* kName = "gemm_f32";
+  const Isa level = isa_argument(isa);
+  need_rank(kName, "a", a, 2);
+  const py::array rows = float_array(kName, "a", a);
+  const int64_t m = a.shape(0), k = a.shape(1);
+  if (k != b.k()) {
+    throw py::value_error("gemm_f32: a has k = " + std::to_string(k) + ", b has k = " + std::to_string(b.k()));
   }
-  return {.bias = bias ? bias->data() : nullptr,
-          .residual = residual ? residual->data() : nullptr,
-          .residual_stride = n,
-          .lo = lo,
-          .hi = hi};
+  const Shape shape{m, b.n()};
+  const EpilogueF32Holder epilogue(kName, bias, residual, clamp, shape);
+  py::array c = output_array(kName, out, DType::f32, shape);
+  const float* from = floats(rows);
+  auto* to = static_cast<float*>(c.mutable_data());
+  {
+    py::gil_scoped_release release;
+    gemm_f32(from, m, k, b, to, b.n(), epilogue.get(), level, threads_argument(threads));
+  }
+  return c;
+}
+
+ConvWeightsF32 pack_conv(const py::array& w, int64_t groups) {
+  constexpr const char* kName = "pack_conv_f32";
+  need_rank(kName, "w", w, 4);
+  const py::array rows = float_array(kName, "w", w);
+  ConvWeightsF32 out{{}, w.shape(0), w.shape(1), w.shape(2), w.shape(3) * groups, groups};
+  const float* data = floats(rows);
+  py::gil_scoped_release release;
+  out.packed = pack_conv_f32(data, {.c = out.c, .oc = out.oc, .kh = out.kh, .kw = out.kw, .groups = groups});
+  return out;
+}
+
+py::array convolve(const py::array& x, const ConvWeightsF32& w, const Pair& stride, const Padding& padding,
+                   const Pair& dilation, const std::optional<py::array>& bias, const std::optional<py::array>& residual,
+                   const Clamp& clamp, const py::object& out, const std::optional<std::string>& isa,
+                   std::optional<int> threads) {
+  constexpr const char* kName = "conv2d_f32";
+  const Isa level = isa_argument(isa);
+  const Conv2dShape s = conv2d_shape(kName, x, w.oc, w.kh, w.kw, stride, padding, dilation, w.groups);
+  const py::array pixels = float_array(kName, "x", x);
+  if (s.c != w.c) {
+    throw py::value_error("conv2d_f32: x has " + std::to_string(s.c) + " channels, w (with groups) has " +
+                          std::to_string(w.c));
+  }
+  const Shape shape = output_shape(s);
+  const EpilogueF32Holder epilogue(kName, bias, residual, clamp, shape);
+  py::array y = output_array(kName, out, DType::f32, shape);
+  const float* from = floats(pixels);
+  auto* to = static_cast<float*>(y.mutable_data());
+  {
+    py::gil_scoped_release release;
+    conv2d_f32(from, s.c, s, w.packed, to, s.oc, epilogue.get(), level, threads_argument(threads));
+  }
+  return y;
 }
 
 }  // namespace
 
 void bind_gemm_f32(py::module_& m) {
-  py::class_<PackedF32>(m, "PackedF32")
+  py::class_<PackedF32>(m, "PackedF32", "Weights of gemm_f32 in the kernels' order; made by lowbit.pack_f32.")
       .def_property_readonly("k", &PackedF32::k)
       .def_property_readonly("n", &PackedF32::n)
       .def_property_readonly("nbytes", &PackedF32::bytes);
-  m.def(
-      "pack_f32",
-      [](const py::array_t<float, 0>& b) {
-        if (b.ndim() != 2)
-          throw std::invalid_argument("pack_f32: b must be (k, n), it has " + std::to_string(b.ndim()) + " axes");
-        if (b.strides(0) % 4 || b.strides(1) % 4)
-          throw std::invalid_argument("pack_f32: b's strides are not whole floats");
-        const float* data = b.data();
-        const int64_t k = b.shape(0), n = b.shape(1), rows = b.strides(0) / 4, columns = b.strides(1) / 4;
-        py::gil_scoped_release nogil;
-        return pack_f32(data, k, n, rows, columns);
-      },
-      py::arg("b").noconvert());
-  m.def(
-      "gemm_f32",
-      [](const Floats& a, const PackedF32& b, const std::optional<Floats>& bias, const std::optional<Floats>& residual,
-         float lo, float hi, const std::optional<std::string>& isa, std::optional<int> threads) {
-        if (a.ndim() != 2 || a.shape(1) != b.k()) {
-          throw std::invalid_argument("gemm_f32: a must be (m, " + std::to_string(b.k()) + "), its last axis is " +
-                                      std::to_string(a.ndim() ? a.shape(a.ndim() - 1) : 0));
-        }
-        const int64_t rows = a.shape(0);
-        Floats c({rows, b.n()});
-        const EpilogueF32 e = epilogue_f32(bias, residual, lo, hi, rows, b.n());
-        const Isa level = isa_argument(isa);
-        const float* in = a.data();
-        float* out = c.mutable_data();
-        {
-          py::gil_scoped_release nogil;
-          gemm_f32(in, rows, b.k(), b, out, b.n(), e, level, threads_argument(threads));
-        }
-        return c;
-      },
-      py::arg("a").noconvert(), py::arg("b"), py::arg("bias").noconvert() = py::none(),
-      py::arg("residual").noconvert() = py::none(), py::arg("lo") = -__builtin_inff(), py::arg("hi") = __builtin_inff(),
-      py::arg("isa") = py::none(), py::arg("threads") = py::none());
-
-  py::class_<ConvF32>(m, "PackedConvF32")
-      .def_property_readonly("shape", [](const ConvF32& w) { return py::make_tuple(w.oc, w.kh, w.kw, w.c / w.groups); })
-      .def_readonly("groups", &ConvF32::groups)
-      .def_property_readonly("nbytes", [](const ConvF32& w) { return w.packed.bytes(); });
-  m.def(
-      "pack_conv_f32",
-      [](const Floats& w, int64_t groups) {
-        if (w.ndim() != 4) {
-          throw std::invalid_argument("pack_conv_f32: w must be (oc, kh, kw, c / groups), it has " +
-                                      std::to_string(w.ndim()) + " axes");
-        }
-        ConvF32 out{{}, w.shape(0), w.shape(1), w.shape(2), w.shape(3) * groups, groups};
-        const float* data = w.data();
-        py::gil_scoped_release nogil;
-        out.packed = pack_conv_f32(data, {.c = out.c, .oc = out.oc, .kh = out.kh, .kw = out.kw, .groups = groups});
-        return out;
-      },
-      py::arg("w").noconvert(), py::arg("groups") = 1);
-  m.def(
-      "conv2d_f32",
-      [](const Floats& x, const ConvF32& w, const Pair& stride, const Padding& padding, const Pair& dilation,
-         const std::optional<Floats>& bias, const std::optional<Floats>& residual, float lo, float hi,
-         const std::optional<std::string>& isa, std::optional<int> threads) {
-        const Conv2dShape s = conv2d_shape(x, w.oc, w.kh, w.kw, stride, padding, dilation, w.groups);
-        if (s.c != w.c) {
-          throw std::invalid_argument("conv2d_f32: x has " + std::to_string(s.c) + " channels, w takes " +
-                                      std::to_string(w.c));
-        }
-        Floats y(output_shape(s));
-        const EpilogueF32 e = epilogue_f32(bias, residual, lo, hi, s.oc ? y.size() / s.oc : 0, s.oc);
-        const Isa level = isa_argument(isa);
-        const float* in = x.data();
-        float* out = y.mutable_data();
-        {
-          py::gil_scoped_release nogil;
-          conv2d_f32(in, s.c, s, w.packed, out, s.oc, e, level, threads_argument(threads));
-        }
-        return y;
-      },
-      py::arg("x").noconvert(), py::arg("w"), py::arg("stride") = Pair{1, 1}, py::arg("padding") = Padding{0, 0, 0, 0},
-      py::arg("dilation") = Pair{1, 1}, py::arg("bias").noconvert() = py::none(),
-      py::arg("residual").noconvert() = py::none(), py::arg("lo") = -__builtin_inff(), py::arg("hi") = __builtin_inff(),
-      py::arg("isa") = py::none(), py::arg("threads") = py::none());
+  py::class_<ConvWeightsF32>(m, "PackedConvF32",
+                             "Weights of conv2d_f32 in the kernels' order; made by lowbit.pack_conv_f32.")
+      .def_property_readonly("shape",
+                             [](const ConvWeightsF32& w) { return py::make_tuple(w.oc, w.kh, w.kw, w.c / w.groups); })
+      .def_readonly("groups", &ConvWeightsF32::groups)
+      .def_property_readonly("nbytes", [](const ConvWeightsF32& w) { return w.packed.bytes(); });
+  m.def("pack_f32", &pack_matrix, py::arg("b"));
+  m.def("gemm_f32", &gemm, py::arg("a"), py::arg("b"), py::arg("bias"), py::arg("residual"), py::arg("clamp"),
+        py::arg("out"), py::arg("isa"), py::arg("threads"));
+  m.def("pack_conv_f32", &pack_conv, py::arg("w"), py::arg("groups"));
+  m.def("conv2d_f32", &convolve, py::arg("x"), py::arg("w"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+        py::arg("bias"), py::arg("residual"), py::arg("clamp"), py::arg("out"), py::arg("isa"), py::arg("threads"));
 }
 
 }  // namespace lowbit

@@ -1,15 +1,9 @@
+#include "bind_conv2d_shape.h"
 #include "epilogue_argument.h"
 #include "lowbit/gemm_i8.h"
 
 namespace lowbit {
 namespace {
-
-void need_rank(const char* function, const char* name, const py::array& a, int rank) {
-  if (a.ndim() != rank) {
-    throw py::value_error(std::string(function) + ": " + name + " has " + std::to_string(a.ndim()) +
-                          " axes, must have " + std::to_string(rank));
-  }
-}
 
 PackedI8 pack_array(const char* function, const py::array& b) {
   need_rank(function, "b", b, 2);
@@ -35,7 +29,7 @@ py::array gemm(const py::array& a, const py::object& b, int32_t a_zero_point, in
     throw py::value_error("gemm_i8: a has k = " + std::to_string(k) + ", b has k = " + std::to_string(packed.k()));
   }
   const py::array rows = a.strides(1) == 1 && a.strides(0) >= k ? a : dense(a);
-  const std::vector<py::ssize_t> shape{m, packed.n()};
+  const Shape shape{m, packed.n()};
   const EpilogueHolder epilogue(
       kName, {scale, bias, zero_point, out_dtype, rounding, clamp, residual, residual_scale, residual_zero_point},
       shape);
@@ -51,9 +45,8 @@ py::array gemm(const py::array& a, const py::object& b, int32_t a_zero_point, in
   return c;
 }
 
-using Pair = std::pair<int64_t, int64_t>;
-
-Conv2dShape weight_shape(const char* function, const py::array& w, Pair stride, Pair dilation, int64_t groups) {
+Conv2dShape weight_shape(const char* function, const py::array& w, const Pair& stride, const Pair& dilation,
+                         int64_t groups) {
   need_rank(function, "w", w, 4);
   Conv2dShape s;
   s.oc = w.shape(0);
@@ -61,8 +54,8 @@ Conv2dShape weight_shape(const char* function, const py::array& w, Pair stride, 
   s.kw = w.shape(2);
   s.c = w.shape(3) * groups;
   s.groups = groups;
-  std::tie(s.stride_h, s.stride_w) = stride;
-  std::tie(s.dilation_h, s.dilation_w) = dilation;
+  s.stride_h = stride[0], s.stride_w = stride[1];
+  s.dilation_h = dilation[0], s.dilation_w = dilation[1];
   return s;
 }
 
@@ -72,7 +65,8 @@ struct ConvWeights {
   Conv2dShape shape;
 };
 
-ConvWeights pack_conv_array(const char* function, const py::array& w, Pair stride, Pair dilation, int64_t groups) {
+ConvWeights pack_conv_array(const char* function, const py::array& w, const Pair& stride, const Pair& dilation,
+                            int64_t groups) {
   const Conv2dShape shape = weight_shape(function, w, stride, dilation, groups);
   const DType dtype = code_dtype(function, "w", w);
   const py::array rows = dense(w);
@@ -81,9 +75,9 @@ ConvWeights pack_conv_array(const char* function, const py::array& w, Pair strid
   return {pack_conv_i8(data, dtype, shape), shape};
 }
 
-py::array conv2d(const py::array& x, const ConvWeights& w, std::tuple<int64_t, int64_t, int64_t, int64_t> padding,
-                 int32_t x_zero_point, int32_t w_zero_point, py::object scale, py::object bias, int32_t zero_point,
-                 int out_dtype, int rounding, py::object clamp, py::object residual, py::object residual_scale,
+py::array conv2d(const py::array& x, const ConvWeights& w, const Padding& padding, int32_t x_zero_point,
+                 int32_t w_zero_point, py::object scale, py::object bias, int32_t zero_point, int out_dtype,
+                 int rounding, py::object clamp, py::object residual, py::object residual_scale,
                  int32_t residual_zero_point, py::object out, const std::optional<std::string>& isa,
                  std::optional<int> threads) {
   constexpr const char* kName = "conv2d_i8";
@@ -94,15 +88,12 @@ py::array conv2d(const py::array& x, const ConvWeights& w, std::tuple<int64_t, i
   s.batch = x.shape(0);
   s.h = x.shape(1);
   s.w = x.shape(2);
-  std::tie(s.pad_top, s.pad_left, s.pad_bottom, s.pad_right) = padding;
+  s.pad_top = padding[0], s.pad_left = padding[1], s.pad_bottom = padding[2], s.pad_right = padding[3];
   if (x.shape(3) != s.c) {
     throw py::value_error("conv2d_i8: x has " + std::to_string(x.shape(3)) + " channels, w (with groups) has " +
                           std::to_string(s.c));
   }
-  // A window larger than the padded image is the door's error; until then the output only needs a shape.
-  const bool fits = s.h + s.pad_top + s.pad_bottom > s.dilation_h * (s.kh - 1) &&
-                    s.w + s.pad_left + s.pad_right > s.dilation_w * (s.kw - 1);
-  const std::vector<py::ssize_t> shape{s.batch, fits ? s.out_h() : 0, fits ? s.out_w() : 0, s.oc};
+  const Shape shape = output_shape(s);
   const bool slice = x.strides(3) == 1 && x.strides(2) >= s.c && x.strides(1) == s.w * x.strides(2) &&
                      x.strides(0) == s.h * x.strides(1);  // channels of a wider tensor
   const py::array pixels = slice ? x : dense(x);
@@ -134,7 +125,7 @@ void bind_gemm_i8(py::module_& m) {
   m.def("pack_i8", [](const py::array& b) { return pack_array("pack_i8", b); }, py::arg("b"));
   m.def(
       "pack_conv2d_i8",
-      [](const py::array& w, Pair stride, Pair dilation, int64_t groups) {
+      [](const py::array& w, const Pair& stride, const Pair& dilation, int64_t groups) {
         return pack_conv_array("pack_conv2d_i8", w, stride, dilation, groups);
       },
       py::arg("w"), py::arg("stride"), py::arg("dilation"), py::arg("groups"));

@@ -9,12 +9,10 @@ void bind_requantize(py::module_& m) {
          py::object clamp, py::object residual, py::object residual_scale, int32_t residual_zero_point, py::object out,
          const std::optional<std::string>& isa, std::optional<int> threads) {
         constexpr const char* kName = "requantize";
-        if (array_dtype(acc) != DType::s32) {
-          throw py::type_error("requantize: acc is " + py::str(acc.dtype()).cast<std::string>() + ", must be int32");
-        }
+        need_dtype(kName, "acc", acc, DType::s32);
         const py::array rows = dense(acc);
-        std::vector<py::ssize_t> shape(rows.shape(), rows.shape() + rows.ndim());
-        const std::vector<py::ssize_t> out_shape = shape;
+        Shape shape = shape_of(rows);
+        const Shape out_shape = shape;
         if (shape.empty()) shape.push_back(1);
         const EpilogueHolder epilogue(
             kName, {scale, bias, zero_point, dtype, rounding, clamp, residual, residual_scale, residual_zero_point},

@@ -5,14 +5,6 @@
 namespace lowbit {
 namespace {
 
-std::string text(const std::vector<py::ssize_t>& shape) {
-  std::string s = "(";
-  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
-  return s + (shape.size() == 1 ? ",)" : ")");
-}
-
-std::vector<py::ssize_t> shape_of(const py::array& a) { return {a.shape(), a.shape() + a.ndim()}; }
-
 [[noreturn]] void wrong(const char* function, const std::string& what) {
   throw py::value_error(std::string(function) + ": " + what);
 }
@@ -54,37 +46,7 @@ py::array_t<float> float_array(const char* function, const char* name, const py:
 
 }  // namespace
 
-std::optional<DType> array_dtype(const py::array& a) {
-  const int num = a.dtype().num();
-  if (num == py::detail::npy_api::NPY_INT8_) return DType::s8;
-  if (num == py::detail::npy_api::NPY_UINT8_) return DType::u8;
-  if (num == py::detail::npy_api::NPY_FLOAT_) return DType::f32;
-  if (num == py::detail::npy_api::NPY_INT32_) return DType::s32;
-  return std::nullopt;
-}
-
-DType code_dtype(const char* function, const char* name, const py::array& a) {
-  const auto t = array_dtype(a);
-  if (t == DType::s8 || t == DType::u8) return *t;
-  throw py::type_error(std::string(function) + ": " + name + " is " + py::str(a.dtype()).cast<std::string>() +
-                       ", must be int8 or uint8");
-}
-
-py::dtype numpy_dtype(DType t) {
-  switch (t) {
-    case DType::f32:
-      return py::dtype::of<float>();
-    case DType::s8:
-      return py::dtype::of<int8_t>();
-    case DType::u8:
-      return py::dtype::of<uint8_t>();
-    case DType::s32:
-      return py::dtype::of<int32_t>();
-  }
-  throw py::value_error("unknown dtype " + std::to_string(static_cast<int>(t)));
-}
-
-EpilogueHolder::EpilogueHolder(const char* function, const EpilogueArgument& a, const std::vector<py::ssize_t>& shape) {
+EpilogueHolder::EpilogueHolder(const char* function, const EpilogueArgument& a, const Shape& shape) {
   const int64_t n = shape.back();
   e_.out_dtype = static_cast<DType>(a.out_dtype);
   e_.rounding = static_cast<Rounding>(a.rounding);
@@ -129,12 +91,9 @@ EpilogueHolder::EpilogueHolder(const char* function, const EpilogueArgument& a, 
   }
   if (!a.residual.is_none()) {
     const py::array residual = dense(py::array::ensure(a.residual));
-    if (shape_of(residual) != shape) {
-      wrong(function, "residual is " + text(shape_of(residual)) + ", the output is " + text(shape));
-    }
+    need_shape(function, "residual", residual, shape);
     const auto t = array_dtype(residual);
-    if (!t)
-      throw py::type_error(std::string(function) + ": residual is " + py::str(residual.dtype()).cast<std::string>());
+    if (!t) throw py::type_error(std::string(function) + ": residual is " + dtype_text(residual));
     e_.residual = residual.data();
     e_.residual_dtype = *t;
     e_.residual_stride = n;
@@ -142,26 +101,6 @@ EpilogueHolder::EpilogueHolder(const char* function, const EpilogueArgument& a, 
     e_.residual_scale = a.residual_scale.is_none() ? 1.0f : a.residual_scale.cast<float>();
     residual_array_ = residual;
   }
-}
-
-py::array output_array(const char* function, const py::object& out, DType dtype,
-                       const std::vector<py::ssize_t>& shape) {
-  if (out.is_none()) return py::array(numpy_dtype(dtype), shape);
-  if (!py::isinstance<py::array>(out)) throw py::type_error(std::string(function) + ": out must be a NumPy array");
-  py::array a = py::reinterpret_borrow<py::array>(out);
-  if (array_dtype(a) != dtype) {
-    throw py::type_error(std::string(function) + ": out is " + py::str(a.dtype()).cast<std::string>() +
-                         ", the result is " + dtype_name(dtype));
-  }
-  if (shape_of(a) != shape) wrong(function, "out is " + text(shape_of(a)) + ", the result is " + text(shape));
-  if (!(a.flags() & py::array::c_style)) wrong(function, "out must be in C order");
-  if (!a.writeable()) wrong(function, "out is read-only");
-  return a;
-}
-
-py::array dense(const py::array& a) {
-  if (a.flags() & py::array::c_style) return a;
-  return py::array::ensure(a, py::array::c_style);
 }
 
 }  // namespace lowbit

@@ -36,30 +36,30 @@ class PackedConvF32:
     @property
     def nbytes(self) -> int: ...
 
-def pack_f32(b: npt.NDArray[np.float32]) -> PackedF32: ...
+def pack_f32(b: npt.NDArray[Any]) -> PackedF32: ...
 def gemm_f32(
-    a: npt.NDArray[np.float32],
+    a: npt.NDArray[Any],
     b: PackedF32,
-    bias: npt.NDArray[np.float32] | None = None,
-    residual: npt.NDArray[np.float32] | None = None,
-    lo: float = ...,
-    hi: float = ...,
-    isa: str | None = None,
-    threads: int | None = None,
+    bias: npt.NDArray[Any] | None,
+    residual: npt.NDArray[Any] | None,
+    clamp: tuple[float, float] | None,
+    out: npt.NDArray[Any] | None,
+    isa: str | None,
+    threads: int | None,
 ) -> npt.NDArray[np.float32]: ...
-def pack_conv_f32(w: npt.NDArray[np.float32], groups: int = 1) -> PackedConvF32: ...
+def pack_conv_f32(w: npt.NDArray[Any], groups: int) -> PackedConvF32: ...
 def conv2d_f32(
-    x: npt.NDArray[np.float32],
+    x: npt.NDArray[Any],
     w: PackedConvF32,
-    stride: tuple[int, int] = ...,
-    padding: tuple[int, int, int, int] = ...,
-    dilation: tuple[int, int] = ...,
-    bias: npt.NDArray[np.float32] | None = None,
-    residual: npt.NDArray[np.float32] | None = None,
-    lo: float = ...,
-    hi: float = ...,
-    isa: str | None = None,
-    threads: int | None = None,
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+    bias: npt.NDArray[Any] | None,
+    residual: npt.NDArray[Any] | None,
+    clamp: tuple[float, float] | None,
+    out: npt.NDArray[Any] | None,
+    isa: str | None,
+    threads: int | None,
 ) -> npt.NDArray[np.float32]: ...
 
 # pointwise: results go into the array that is passed for them

@@ -1,85 +1,31 @@
-"""The kernels on NumPy arrays: shapes, dtypes and friendly errors around `lowbit._core`."""
+"""The kernels on NumPy arrays: shapes, dtypes and friendly errors around `lowbit._core`.
+
+Arrays are NumPy's or anything on the CPU with ``__dlpack__`` or ``__array__``, which is viewed, not copied. A wrong
+dtype is a TypeError. ``out=`` is the caller's NumPy array, in C order.
+"""
 
 from __future__ import annotations
-
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lowbit import _core
-from lowbit._core import PackedConvI8, PackedDepthwiseI8, PackedI8
-
-Array: TypeAlias = npt.NDArray[Any]
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-Size: TypeAlias = int | tuple[int, int]
-Padding: TypeAlias = int | tuple[int, int] | tuple[int, int, int, int]
-
-
-def _array(name: str, value: npt.ArrayLike, *dtypes: type[np.generic]) -> npt.NDArray[Any]:
-    """`value` in C order, its dtype one of `dtypes`: a wrong dtype is an error, never a silent copy."""
-    array = np.asarray(value)
-    if array.dtype not in dtypes:
-        wanted = " or ".join(np.dtype(d).name for d in dtypes)
-        raise TypeError(f"{name} must be {wanted}, it is {array.dtype}")
-    return np.ascontiguousarray(array) if array.ndim else array
+from lowbit._core import PackedConvF32, PackedConvI8, PackedDepthwiseI8, PackedF32, PackedI8
+from lowbit.arguments import (
+    Array,
+    FloatArray,
+    Padding,
+    Size,
+    dtype_number,
+    optional_view,
+    pair,
+    rounding_number,
+    sides,
+    view,
+)
 
 
-def _optional(name: str, value: npt.ArrayLike | None, *dtypes: type[np.generic]) -> npt.NDArray[Any] | None:
-    return None if value is None else _array(name, value, *dtypes)
-
-
-def _pair(name: str, value: Size) -> tuple[int, int]:
-    """(height, width) of a stride or dilation given as one number or two."""
-    pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(pair) != 2:
-        raise ValueError(f"{name} must be one number or two, it is {value}")
-    return int(pair[0]), int(pair[1])
-
-
-def _padding(value: Padding) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of a padding given as one number, (height, width) or all four."""
-    sides = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(sides) == 2:
-        sides = (*sides, *sides)
-    if len(sides) != 4:
-        raise ValueError(f"padding must be one number, (height, width) or (top, left, bottom, right), it is {value}")
-    return int(sides[0]), int(sides[1]), int(sides[2]), int(sides[3])
-
-
-# Numbers of lowbit::DType and lowbit::Rounding.
-_DTYPES: dict[Any, int] = {
-    spelling: number
-    for number, name in enumerate(("float32", "int8", "uint8", "int32"))
-    for spelling in (name, np.dtype(name), np.dtype(name).type)
-}
-_ROUNDINGS = {"nearest_even": 0, "gemmlowp": 1, "single": 2}
-
-
-def _view(x: Any) -> Array:
-    """An array as it is, or a view of anything else through DLPack or ``__array__``."""
-    if isinstance(x, np.ndarray):
-        return x
-    if hasattr(x, "__dlpack__"):
-        return np.from_dlpack(x)
-    return np.asarray(x)
-
-
-def _dtype(function: str, name: str, dtype: npt.DTypeLike) -> int:
-    number = _DTYPES.get(dtype)
-    if number is None:
-        raise ValueError(f"{function}: {name} {dtype!r} is not one of float32, int8, uint8, int32")
-    return number
-
-
-def _rounding(function: str, rounding: str) -> int:
-    number = _ROUNDINGS.get(rounding)
-    if number is None:
-        raise ValueError(f"{function}: rounding {rounding!r} is not one of {', '.join(_ROUNDINGS)}")
-    return number
-
-
-def pack_f32(b: npt.ArrayLike) -> _core.PackedF32:
+def pack_f32(b: npt.ArrayLike) -> PackedF32:
     """Float weights in the order `gemm_f32` reads them, made once.
 
     Args:
@@ -97,21 +43,19 @@ def pack_f32(b: npt.ArrayLike) -> _core.PackedF32:
         >>> lowbit.pack_f32(np.ones((3, 20), np.float32)).n
         20
     """
-    array = np.asarray(b)
-    if array.dtype != np.float32:
-        raise TypeError(f"pack_f32: b must be float32, it is {array.dtype}")
-    return _core.pack_f32(array)
+    return _core.pack_f32(view(b))
 
 
 def gemm_f32(
     a: npt.ArrayLike,
-    b: npt.ArrayLike | _core.PackedF32,
+    b: npt.ArrayLike | PackedF32,
     *,
     bias: npt.ArrayLike | None = None,
     residual: npt.ArrayLike | None = None,
-    clamp: tuple[float, float] = (-np.inf, np.inf),
+    clamp: tuple[float, float] | None = None,
     isa: str | None = None,
     threads: int | None = None,
+    out: Array | None = None,
 ) -> FloatArray:
     """Float matrix product, for layers kept in float: clamp(a @ b + bias + residual).
 
@@ -127,12 +71,13 @@ def gemm_f32(
         clamp: least and greatest value of the result, such as (0, inf) for a ReLU.
         isa: level to run at (`lowbit.isas()`); the best by default.
         threads: number of threads; `lowbit.num_threads()` by default.
+        out: receives the result.
 
     Returns:
         (m, n) float32.
 
     Raises:
-        TypeError: where an array is not float32.
+        TypeError: where an array, ``out`` too, is not float32.
         ValueError: where shapes disagree, or the level is unknown or not on this machine.
 
     Example:
@@ -142,20 +87,11 @@ def gemm_f32(
         array([[1., 1., 2.],
                [3., 4., 4.]], dtype=float32)
     """
-    packed = b if isinstance(b, _core.PackedF32) else pack_f32(b)
-    return _core.gemm_f32(
-        _array("gemm_f32: a", a, np.float32),
-        packed,
-        _optional("gemm_f32: bias", bias, np.float32),
-        _optional("gemm_f32: residual", residual, np.float32),
-        clamp[0],
-        clamp[1],
-        isa,
-        threads,
-    )
+    packed = b if isinstance(b, PackedF32) else pack_f32(b)
+    return _core.gemm_f32(view(a), packed, optional_view(bias), optional_view(residual), clamp, out, isa, threads)
 
 
-def pack_conv_f32(w: npt.ArrayLike, groups: int = 1) -> _core.PackedConvF32:
+def pack_conv_f32(w: npt.ArrayLike, groups: int = 1) -> PackedConvF32:
     """Float convolution weights in the order `conv2d_f32` reads them, made once.
 
     Args:
@@ -174,12 +110,12 @@ def pack_conv_f32(w: npt.ArrayLike, groups: int = 1) -> _core.PackedConvF32:
         >>> lowbit.pack_conv_f32(np.ones((8, 3, 3, 1), np.float32), groups=8).shape
         (8, 3, 3, 1)
     """
-    return _core.pack_conv_f32(_array("pack_conv_f32: w", w, np.float32), groups)
+    return _core.pack_conv_f32(view(w), groups)
 
 
 def conv2d_f32(
     x: npt.ArrayLike,
-    w: npt.ArrayLike | _core.PackedConvF32,
+    w: npt.ArrayLike | PackedConvF32,
     stride: Size = 1,
     padding: Padding = 0,
     dilation: Size = 1,
@@ -187,9 +123,10 @@ def conv2d_f32(
     *,
     bias: npt.ArrayLike | None = None,
     residual: npt.ArrayLike | None = None,
-    clamp: tuple[float, float] = (-np.inf, np.inf),
+    clamp: tuple[float, float] | None = None,
     isa: str | None = None,
     threads: int | None = None,
+    out: Array | None = None,
 ) -> FloatArray:
     """Float convolution over NHWC images, for layers kept in float: clamp(conv(x, w) + bias + residual).
 
@@ -207,12 +144,13 @@ def conv2d_f32(
         clamp: least and greatest value of the result.
         isa: level to run at (`lowbit.isas()`); the best by default.
         threads: number of threads; `lowbit.num_threads()` by default.
+        out: receives the result.
 
     Returns:
         (batch, out_h, out_w, oc) float32.
 
     Raises:
-        TypeError: where an array is not float32.
+        TypeError: where an array, ``out`` too, is not float32.
         ValueError: where shapes disagree, the window does not fit, or the level is unknown or not on this machine.
 
     Example:
@@ -223,24 +161,16 @@ def conv2d_f32(
                [6., 9., 6.],
                [4., 6., 4.]], dtype=float32)
     """
-    packed = w if isinstance(w, _core.PackedConvF32) else pack_conv_f32(w, groups)
+    name = "conv2d_f32"
+    packed = w if isinstance(w, PackedConvF32) else pack_conv_f32(w, groups)
     return _core.conv2d_f32(
-        _array("conv2d_f32: x", x, np.float32),
-        packed,
-        _pair("conv2d_f32: stride", stride),
-        _padding(padding),
-        _pair("conv2d_f32: dilation", dilation),
-        _optional("conv2d_f32: bias", bias, np.float32),
-        _optional("conv2d_f32: residual", residual, np.float32),
-        clamp[0],
-        clamp[1],
-        isa,
-        threads,
-    )
+        view(x), packed, pair(f"{name}: stride", stride), sides(name, padding), pair(f"{name}: dilation", dilation),
+        optional_view(bias), optional_view(residual), clamp, out, isa, threads,
+    )  # fmt: skip
 
 
 def requantize(
-    acc: Array,
+    acc: npt.ArrayLike,
     scale: npt.ArrayLike,
     zero_point: int = 0,
     bias: npt.ArrayLike | None = None,
@@ -248,7 +178,7 @@ def requantize(
     rounding: str = "nearest_even",
     *,
     clamp: tuple[float, float] | None = None,
-    residual: Array | None = None,
+    residual: npt.ArrayLike | None = None,
     residual_scale: float | None = None,
     residual_zero_point: int = 0,
     isa: str | None = None,
@@ -290,14 +220,15 @@ def requantize(
         >>> lowbit.requantize(np.array([-12, 12], np.int32), 0.125, rounding="gemmlowp")  # halves away from zero
         array([-2,  2], dtype=int8)
     """
+    name = "requantize"
     return _core.requantize(
-        _view(acc), scale, bias, zero_point, _dtype("requantize", "dtype", dtype), _rounding("requantize", rounding),
-        clamp, None if residual is None else _view(residual), residual_scale, residual_zero_point, out, isa, threads,
+        view(acc), scale, bias, zero_point, dtype_number(name, "dtype", dtype), rounding_number(name, rounding), clamp,
+        optional_view(residual), residual_scale, residual_zero_point, out, isa, threads,
     )  # fmt: skip
 
 
-def pack_i8(b: Array) -> PackedI8:
-    """Weights of :func:`gemm_i8` in the kernels' tiled order, made once and shared by all levels and threads.
+def pack_i8(b: npt.ArrayLike) -> PackedI8:
+    """Weights of `gemm_i8` in the kernels' tiled order, made once and shared by all levels and threads.
 
     Args:
         b: (k, n) int8 or uint8, any strides.
@@ -307,12 +238,12 @@ def pack_i8(b: Array) -> PackedI8:
         >>> lowbit.pack_i8(np.ones((3, 5), np.int8)).shape
         (3, 5)
     """
-    return _core.pack_i8(_view(b))
+    return _core.pack_i8(view(b))
 
 
 def gemm_i8(
-    a: Array,
-    b: Array | PackedI8,
+    a: npt.ArrayLike,
+    b: npt.ArrayLike | PackedI8,
     a_zero_point: int = 0,
     b_zero_point: int = 0,
     *,
@@ -322,7 +253,7 @@ def gemm_i8(
     out_dtype: npt.DTypeLike = "int32",
     rounding: str = "nearest_even",
     clamp: tuple[float, float] | None = None,
-    residual: Array | None = None,
+    residual: npt.ArrayLike | None = None,
     residual_scale: float | None = None,
     residual_zero_point: int = 0,
     isa: str | None = None,
@@ -333,18 +264,18 @@ def gemm_i8(
 
     Args:
         a: (m, k) int8 or uint8.
-        b: (k, n) int8 or uint8, or :func:`pack_i8` of it.
+        b: (k, n) int8 or uint8, or `pack_i8` of it.
         a_zero_point: of ``a``.
         b_zero_point: of ``b``.
         scale: multiplier of the sums, one or one per column; default 1. Not for int32.
         bias: (n,) int32, added to the sums before the scale; for float32 results also float32, added after it.
         zero_point: of an int8 or uint8 result.
         out_dtype: ``"int32"``, ``"float32"``, ``"int8"`` or ``"uint8"``.
-        rounding: as in :func:`requantize`.
+        rounding: as in `requantize`.
         clamp: smallest and largest result.
-        residual: (m, n), added as in :func:`requantize`.
-        residual_scale: as in :func:`requantize`.
-        residual_zero_point: as in :func:`requantize`.
+        residual: (m, n), added as in `requantize`.
+        residual_scale: as in `requantize`.
+        residual_zero_point: as in `requantize`.
         isa: level to run.
         threads: thread count.
         out: receives the result.
@@ -364,15 +295,16 @@ def gemm_i8(
         >>> lowbit.gemm_i8(a, lowbit.pack_i8(b), scale=0.5, zero_point=128, out_dtype="uint8")
         array([[135, 132]], dtype=uint8)
     """
+    name = "gemm_i8"
     return _core.gemm_i8(
-        _view(a), b if isinstance(b, PackedI8) else _view(b), a_zero_point, b_zero_point, scale, bias, zero_point,
-        _dtype("gemm_i8", "out_dtype", out_dtype), _rounding("gemm_i8", rounding), clamp,
-        None if residual is None else _view(residual), residual_scale, residual_zero_point, out, isa, threads,
+        view(a), b if isinstance(b, PackedI8) else view(b), a_zero_point, b_zero_point, scale, bias, zero_point,
+        dtype_number(name, "out_dtype", out_dtype), rounding_number(name, rounding), clamp,
+        optional_view(residual), residual_scale, residual_zero_point, out, isa, threads,
     )  # fmt: skip
 
 
-def pack_conv2d_i8(w: Array, stride: Size = 1, dilation: Size = 1, groups: int = 1) -> PackedConvI8:
-    """Weights of :func:`conv2d_i8` in the kernels' tiled order, for one stride, dilation and group count.
+def pack_conv2d_i8(w: npt.ArrayLike, stride: Size = 1, dilation: Size = 1, groups: int = 1) -> PackedConvI8:
+    """Weights of `conv2d_i8` in the kernels' tiled order, for one stride, dilation and group count.
 
     Args:
         w: (oc, kh, kw, c / groups) int8 or uint8.
@@ -386,13 +318,13 @@ def pack_conv2d_i8(w: Array, stride: Size = 1, dilation: Size = 1, groups: int =
         >>> lowbit.conv2d_i8(np.ones((1, 5, 5, 2), np.uint8), w, padding=1).shape
         (1, 5, 5, 4)
     """
-    strides, dilations = _pair("pack_conv2d_i8: stride", stride), _pair("pack_conv2d_i8: dilation", dilation)
-    return _core.pack_conv2d_i8(_view(w), strides, dilations, groups)
+    name = "pack_conv2d_i8"
+    return _core.pack_conv2d_i8(view(w), pair(f"{name}: stride", stride), pair(f"{name}: dilation", dilation), groups)
 
 
 def conv2d_i8(
-    x: Array,
-    w: Array | PackedConvI8,
+    x: npt.ArrayLike,
+    w: npt.ArrayLike | PackedConvI8,
     stride: Size = 1,
     padding: Padding = 0,
     dilation: Size = 1,
@@ -406,7 +338,7 @@ def conv2d_i8(
     out_dtype: npt.DTypeLike = "int32",
     rounding: str = "nearest_even",
     clamp: tuple[float, float] | None = None,
-    residual: Array | None = None,
+    residual: npt.ArrayLike | None = None,
     residual_scale: float | None = None,
     residual_zero_point: int = 0,
     isa: str | None = None,
@@ -416,11 +348,11 @@ def conv2d_i8(
     """2-d convolution (cross-correlation) of NHWC images with OHWI weights, exact in int32, with a fused epilogue.
 
     Padded pixels hold ``x_zero_point`` exactly, so they add nothing. Int8 weights with one channel per group and no
-    zero point of their own go to :func:`depthwise_conv2d_i8`.
+    zero point of their own go to `depthwise_conv2d_i8`.
 
     Args:
         x: (n, h, w, c) int8 or uint8; may be a channel slice of a wider array.
-        w: (oc, kh, kw, c / groups) int8 or uint8, or :func:`pack_conv2d_i8` of it (then ``stride``, ``dilation`` and
+        w: (oc, kh, kw, c / groups) int8 or uint8, or `pack_conv2d_i8` of it (then ``stride``, ``dilation`` and
             ``groups`` are those it was packed for, and the arguments are not used).
         stride: one number, or (vertical, horizontal).
         padding: one number, (vertical, horizontal), or (top, left, bottom, right).
@@ -429,14 +361,14 @@ def conv2d_i8(
         x_zero_point: of ``x``.
         w_zero_point: of ``w``.
         scale: multiplier of the sums, one or one per output channel; default 1. Not for int32.
-        bias: (oc,) as in :func:`gemm_i8`.
+        bias: (oc,) as in `gemm_i8`.
         zero_point: of an int8 or uint8 result.
         out_dtype: ``"int32"``, ``"float32"``, ``"int8"`` or ``"uint8"``.
-        rounding: as in :func:`requantize`.
+        rounding: as in `requantize`.
         clamp: smallest and largest result.
-        residual: an array of the result's shape, added as in :func:`requantize`.
-        residual_scale: as in :func:`requantize`.
-        residual_zero_point: as in :func:`requantize`.
+        residual: an array of the result's shape, added as in `requantize`.
+        residual_scale: as in `requantize`.
+        residual_zero_point: as in `requantize`.
         isa: level to run.
         threads: thread count.
         out: receives the result.
@@ -455,31 +387,26 @@ def conv2d_i8(
         array([[ 8, 12,  8], [12, 18, 12], [ 8, 12,  8]], dtype=int32)
     """
     if not isinstance(w, PackedConvI8):
-        w = _view(w)
-        if (
-            groups > 1
-            and w.ndim == 4
-            and w.shape[0] == groups
-            and w.shape[3] == 1
-            and w.dtype == np.int8
-            and w_zero_point == 0
-        ):
+        w = view(w)
+        one_channel_each = groups > 1 and w.ndim == 4 and (w.shape[0], w.shape[3]) == (groups, 1)
+        if one_channel_each and w.dtype == np.int8 and w_zero_point == 0:
             return depthwise_conv2d_i8(
                 x, w[..., 0].transpose(1, 2, 0), stride, padding, dilation, x_zero_point, scale=scale, bias=bias,
                 zero_point=zero_point, out_dtype=out_dtype, rounding=rounding, clamp=clamp, residual=residual,
                 residual_scale=residual_scale, residual_zero_point=residual_zero_point, isa=isa, threads=threads,
                 out=out,
             )  # fmt: skip
+    name = "conv2d_i8"
     packed = w if isinstance(w, PackedConvI8) else pack_conv2d_i8(w, stride, dilation, groups)
     return _core.conv2d_i8(
-        _view(x), packed, _padding(padding), x_zero_point, w_zero_point, scale, bias, zero_point,
-        _dtype("conv2d_i8", "out_dtype", out_dtype), _rounding("conv2d_i8", rounding), clamp,
-        None if residual is None else _view(residual), residual_scale, residual_zero_point, out, isa, threads,
+        view(x), packed, sides(name, padding), x_zero_point, w_zero_point, scale, bias, zero_point,
+        dtype_number(name, "out_dtype", out_dtype), rounding_number(name, rounding), clamp,
+        optional_view(residual), residual_scale, residual_zero_point, out, isa, threads,
     )  # fmt: skip
 
 
-def pack_depthwise_i8(w: Array) -> PackedDepthwiseI8:
-    """Weights of :func:`depthwise_conv2d_i8` in the kernels' order, made once and shared by all levels and threads.
+def pack_depthwise_i8(w: npt.ArrayLike) -> PackedDepthwiseI8:
+    """Weights of `depthwise_conv2d_i8` in the kernels' order, made once and shared by all levels and threads.
 
     Args:
         w: (kh, kw, c) int8, any strides (so ``w_ohwi[..., 0].transpose(1, 2, 0)`` does).
@@ -493,12 +420,12 @@ def pack_depthwise_i8(w: Array) -> PackedDepthwiseI8:
         >>> lowbit.pack_depthwise_i8(np.ones((3, 3, 32), np.int8)).shape
         (3, 3, 32)
     """
-    return _core.pack_depthwise_i8(_view(w))
+    return _core.pack_depthwise_i8(view(w))
 
 
 def depthwise_conv2d_i8(
-    x: Array,
-    w: Array | PackedDepthwiseI8,
+    x: npt.ArrayLike,
+    w: npt.ArrayLike | PackedDepthwiseI8,
     stride: Size = 1,
     padding: Padding = 0,
     dilation: Size = 1,
@@ -510,7 +437,7 @@ def depthwise_conv2d_i8(
     out_dtype: npt.DTypeLike = "int32",
     rounding: str = "nearest_even",
     clamp: tuple[float, float] | None = None,
-    residual: Array | None = None,
+    residual: npt.ArrayLike | None = None,
     residual_scale: float | None = None,
     residual_zero_point: int = 0,
     isa: str | None = None,
@@ -524,20 +451,20 @@ def depthwise_conv2d_i8(
 
     Args:
         x: (n, h, w, c) int8 or uint8.
-        w: (kh, kw, c) int8, symmetric, or :func:`pack_depthwise_i8` of it.
+        w: (kh, kw, c) int8, symmetric, or `pack_depthwise_i8` of it.
         stride: one number, or (vertical, horizontal).
         padding: one number, (vertical, horizontal), or (top, left, bottom, right).
         dilation: one number, or (vertical, horizontal).
         x_zero_point: of ``x``.
         scale: multiplier of the sums, one or one per channel; default 1. Not for int32.
-        bias: (c,) as in :func:`gemm_i8`.
+        bias: (c,) as in `gemm_i8`.
         zero_point: of an int8 or uint8 result.
         out_dtype: ``"int32"``, ``"float32"``, ``"int8"`` or ``"uint8"``.
-        rounding: as in :func:`requantize`.
+        rounding: as in `requantize`.
         clamp: smallest and largest result.
-        residual: an array of the result's shape, added as in :func:`requantize`.
-        residual_scale: as in :func:`requantize`.
-        residual_zero_point: as in :func:`requantize`.
+        residual: an array of the result's shape, added as in `requantize`.
+        residual_scale: as in `requantize`.
+        residual_zero_point: as in `requantize`.
         isa: level to run.
         threads: thread count.
         out: receives the result.
@@ -555,10 +482,11 @@ def depthwise_conv2d_i8(
         >>> lowbit.depthwise_conv2d_i8(x, w, padding=1)[0, :, :, 1]
         array([[ 8, 12,  8], [12, 18, 12], [ 8, 12,  8]], dtype=int32)
     """
-    packed = w if isinstance(w, PackedDepthwiseI8) else pack_depthwise_i8(w)
     name = "depthwise_conv2d_i8"
+    packed = w if isinstance(w, PackedDepthwiseI8) else pack_depthwise_i8(w)
     return _core.depthwise_conv2d_i8(
-        _view(x), packed, _pair(f"{name}: stride", stride), _padding(padding), _pair(f"{name}: dilation", dilation),
-        x_zero_point, scale, bias, zero_point, _dtype(name, "out_dtype", out_dtype), _rounding(name, rounding), clamp,
-        None if residual is None else _view(residual), residual_scale, residual_zero_point, out, isa, threads,
+        view(x), packed, pair(f"{name}: stride", stride), sides(name, padding), pair(f"{name}: dilation", dilation),
+        x_zero_point, scale, bias, zero_point, dtype_number(name, "out_dtype", out_dtype),
+        rounding_number(name, rounding), clamp, optional_view(residual), residual_scale, residual_zero_point, out, isa,
+        threads,
     )  # fmt: skip

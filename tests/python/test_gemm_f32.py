@@ -160,21 +160,21 @@ def test_convolution_properties(data):
 def test_errors_name_what_disagrees():
     a, b, x = np.ones((2, 3), np.float32), np.ones((4, 5), np.float32), np.ones((1, 4, 4, 6), np.float32)
     w = np.ones((6, 3, 3, 6), np.float32)
-    with pytest.raises(ValueError, match=r"a must be \(m, 4\).*3"):
+    with pytest.raises(ValueError, match="a has k = 3, b has k = 4"):
         lowbit.gemm_f32(a, b)
-    with pytest.raises(TypeError, match="a must be float32, it is float64"):
+    with pytest.raises(TypeError, match="gemm_f32: a is float64, must be float32"):
         lowbit.gemm_f32(a.astype(float), b)
-    with pytest.raises(TypeError, match="b must be float32, it is int8"):
+    with pytest.raises(TypeError, match="pack_f32: b is int8, must be float32"):
         lowbit.gemm_f32(a, b.astype(np.int8))
-    with pytest.raises(ValueError, match="bias has 4 values, the output 5 columns"):
+    with pytest.raises(ValueError, match=r"bias is \(4,\), the output has 5 channels"):
         lowbit.gemm_f32(b.T.copy(), b, bias=np.ones(4, np.float32))
-    with pytest.raises(ValueError, match="residual has 4 values"):
+    with pytest.raises(ValueError, match=r"residual is \(2, 2\), the output is \(2, 5\)"):
         lowbit.gemm_f32(np.ones((2, 4), np.float32), b, residual=np.ones((2, 2), np.float32))
     with pytest.raises(ValueError, match="clamp from 3"):
         lowbit.gemm_f32(np.ones((2, 4), np.float32), b, clamp=(3, 1))
     with pytest.raises(ValueError, match="unknown level"):
         lowbit.gemm_f32(np.ones((2, 4), np.float32), b, isa="sse9")
-    with pytest.raises(ValueError, match="x has 6 channels, w takes 5"):
+    with pytest.raises(ValueError, match=r"x has 6 channels, w \(with groups\) has 5"):
         lowbit.conv2d_f32(x, np.ones((6, 3, 3, 5), np.float32))
     with pytest.raises(ValueError, match="kernel's height is 9, the padded image's 4"):
         lowbit.conv2d_f32(x, w, dilation=(4, 1))
@@ -184,8 +184,47 @@ def test_errors_name_what_disagrees():
         lowbit.conv2d_f32(x, w, padding=(0, -1, 0, 0))
     with pytest.raises(ValueError, match="groups = 4 does not divide"):
         lowbit.conv2d_f32(x, w, groups=4)
-    with pytest.raises(ValueError, match=r"padding must be one number"):
+    with pytest.raises(ValueError, match="conv2d_f32: padding must be one number"):
         lowbit.conv2d_f32(x, w, padding=(1, 2, 3))
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+def test_out_is_the_callers_buffer(isa):
+    rng = np.random.default_rng(5)
+    a, b, x, w = (normal(rng, *shape) for shape in ((7, 9), (9, 18), (2, 5, 6, 4), (8, 3, 3, 4)))
+    for run, shape in (
+        (lambda out: lowbit.gemm_f32(a, b, clamp=(-1, 1), isa=isa, out=out), (7, 18)),
+        (lambda out: lowbit.conv2d_f32(x, w, padding=1, isa=isa, out=out), (2, 5, 6, 8)),
+    ):
+        wide = np.full((shape[0] + 2, *shape[1:]), np.nan, np.float32)
+        out = wide[1:-1]
+        assert run(out) is out
+        np.testing.assert_array_equal(out, run(None))
+        assert np.isnan(wide[0]).all() and np.isnan(wide[-1]).all()
+        with pytest.raises(TypeError, match="out is float64, the result is float32"):
+            run(np.zeros(shape))
+        with pytest.raises(TypeError, match="out is >f4"):
+            run(np.zeros(shape, ">f4"))
+        with pytest.raises(TypeError, match="out must be a NumPy array"):
+            run(out.tolist())
+        with pytest.raises(ValueError, match=rf"out is \({shape[0] + 2}, .*the result is \({shape[0]}, "):
+            run(wide)
+        with pytest.raises(ValueError, match="out must be in C order"):
+            run(np.zeros(shape, np.float32, order="F"))
+        out.flags.writeable = False
+        with pytest.raises(ValueError, match="out is read-only"):
+            run(out)
+
+
+def test_any_strides_and_no_pixels():
+    rng = np.random.default_rng(6)
+    wide, b = normal(rng, 9, 40), normal(rng, 10, 12)
+    record = np.zeros((10, 12), [("code", np.int8), ("value", np.float32)])
+    record["value"] = b
+    for a in (wide[:, 3:13], wide[::-1, ::4], np.asfortranarray(wide[:, :10])):
+        np.testing.assert_array_equal(lowbit.gemm_f32(a, record["value"]), lowbit.gemm_f32(a.copy("C"), b))
+    x, w = normal(rng, 0, 5, 6, 4), normal(rng, 8, 3, 3, 4)
+    assert lowbit.conv2d_f32(x, w).shape == (0, 3, 4, 8)
 
 
 def before_guard_page(values):
