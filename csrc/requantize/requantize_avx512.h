@@ -159,25 +159,62 @@ static inline __m512i multiply_fixed_avx512(__m512i x, __m512i pairs, Rounding r
   return _mm512_srav_epi64(_mm512_mask_sub_epi64(sum, away, sum, one), right);
 }
 
-static inline void fixed_row_avx512(const int32_t* acc, int64_t i, int64_t j, int64_t cols, uint8_t* y,
-                                    const Requantizer& q) {
+// Channels [c, c + 8) of a row, less where the mask says so.
+static inline void fixed8_avx512(const int32_t* acc, int64_t i, int64_t j, __mmask8 mask, uint8_t* y,
+                                 const Requantizer& q) {
   int64_t residual_pair;
   __builtin_memcpy(&residual_pair, &q.residual_fixed, sizeof(residual_pair));
   const __m512i lo = _mm512_set1_epi64(q.lo - q.zero_point), hi = _mm512_set1_epi64(q.hi - q.zero_point);
-  for (int64_t c = 0; c < cols; c += 8) {
-    const __mmask8 mask = cols - c < 8 ? (__mmask8)((1u << (cols - c)) - 1) : (__mmask8)0xff;
-    const __m512i x = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(load_acc_avx512(acc + c, q, j + c, mask)));
-    const int64_t* pair = (const int64_t*)(q.fixed + (j + c) * q.scale_step);
-    const __m512i pairs = q.scale_step ? _mm512_maskz_loadu_epi64(mask, pair) : _mm512_set1_epi64(*pair);
-    __m512i v = multiply_fixed_avx512(x, pairs, q.rounding);
-    if (q.residual) {
-      const __m128i codes = _mm_maskz_loadu_epi8(mask, residual_codes_avx512(q, i, j + c));
-      const __m512i r = q.residual_dtype == DType::s8 ? _mm512_cvtepi8_epi64(codes) : _mm512_cvtepu8_epi64(codes);
-      const __m512i shifted = _mm512_slli_epi64(_mm512_sub_epi64(r, _mm512_set1_epi64(q.residual_zero_point)), 16);
-      v = _mm512_add_epi64(v, multiply_fixed_avx512(shifted, _mm512_set1_epi64(residual_pair), q.rounding));
+  const __m512i x = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(load_acc_avx512(acc, q, j, mask)));
+  const int64_t* pair = (const int64_t*)(q.fixed + j * q.scale_step);
+  const __m512i pairs = q.scale_step ? _mm512_maskz_loadu_epi64(mask, pair) : _mm512_set1_epi64(*pair);
+  __m512i v = multiply_fixed_avx512(x, pairs, q.rounding);
+  if (q.residual) {
+    const __m128i codes = _mm_maskz_loadu_epi8(mask, residual_codes_avx512(q, i, j));
+    const __m512i r = q.residual_dtype == DType::s8 ? _mm512_cvtepi8_epi64(codes) : _mm512_cvtepu8_epi64(codes);
+    const __m512i shifted = _mm512_slli_epi64(_mm512_sub_epi64(r, _mm512_set1_epi64(q.residual_zero_point)), 16);
+    v = _mm512_add_epi64(v, multiply_fixed_avx512(shifted, _mm512_set1_epi64(residual_pair), q.rounding));
+  }
+  v = _mm512_add_epi64(_mm512_min_epi64(_mm512_max_epi64(v, lo), hi), _mm512_set1_epi64(q.zero_point));
+  _mm_mask_storeu_epi8(y, mask, _mm512_cvtepi64_epi8(v));
+}
+
+// Sixteen x * m0 * 2^-(31 + right) by gemmlowp's rounding, 0 <= right <= 31: nothing leaves 32 bits but the products.
+static inline __m512i multiply_gemmlowp16_avx512(__m512i x, __m512i m0, __m512i right) {
+  const __m512i nudge = _mm512_set1_epi64(int64_t{1} << 30), one = _mm512_set1_epi32(1);
+  const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(x, m0), nudge);
+  const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(x, 32), _mm512_srli_epi64(m0, 32)), nudge);
+  const __m512i high = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 31), _mm512_slli_epi64(odd, 1));
+  const __m512i mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
+  const __m512i half = _mm512_srli_epi32(mask, 1);
+  const __m512i threshold = _mm512_mask_add_epi32(half, _mm512_movepi32_mask(high), half, one);
+  const __mmask16 up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, mask), threshold);
+  const __m512i y = _mm512_srav_epi32(high, right);
+  return _mm512_mask_add_epi32(y, up, y, one);
+}
+
+static inline void fixed_row_avx512(const int32_t* acc, int64_t i, int64_t j, int64_t cols, uint8_t* y,
+                                    const Requantizer& q) {
+  const __m512i m0s = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i lo = _mm512_set1_epi32(q.lo - q.zero_point), hi = _mm512_set1_epi32(q.hi - q.zero_point);
+  for (int64_t c = 0; c < cols; c += 16) {
+    const __mmask16 mask = cols - c < 16 ? (__mmask16)((1u << (cols - c)) - 1) : (__mmask16)0xffff;
+    if (q.rounding == Rounding::gemmlowp && !q.residual) {
+      const int64_t* pair = (const int64_t*)(q.fixed + (j + c) * q.scale_step);
+      const __m512i first = q.scale_step ? _mm512_maskz_loadu_epi64((__mmask8)mask, pair) : _mm512_set1_epi64(*pair);
+      const __m512i second = q.scale_step ? _mm512_maskz_loadu_epi64((__mmask8)(mask >> 8), pair + 8) : first;
+      const __m512i m0 = _mm512_permutex2var_epi32(first, m0s, second);
+      const __m512i shift = _mm512_permutex2var_epi32(first, _mm512_or_si512(m0s, _mm512_set1_epi32(1)), second);
+      const __m512i right = _mm512_sub_epi32(_mm512_setzero_si512(), shift);
+      if (_mm512_cmpgt_epu32_mask(right, _mm512_set1_epi32(31)) == 0) {
+        __m512i v = multiply_gemmlowp16_avx512(load_acc_avx512(acc + c, q, j + c, mask), m0, right);
+        v = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(v, lo), hi), _mm512_set1_epi32(q.zero_point));
+        _mm_mask_storeu_epi8(y + c, mask, _mm512_cvtepi32_epi8(v));
+        continue;
+      }
     }
-    v = _mm512_add_epi64(_mm512_min_epi64(_mm512_max_epi64(v, lo), hi), _mm512_set1_epi64(q.zero_point));
-    _mm_mask_storeu_epi8(y + c, mask, _mm512_cvtepi64_epi8(v));
+    fixed8_avx512(acc + c, i, j + c, (__mmask8)mask, y + c, q);
+    if (mask >> 8) fixed8_avx512(acc + c + 8, i, j + c + 8, (__mmask8)(mask >> 8), y + c + 8, q);
   }
 }
 
