@@ -8,8 +8,12 @@ build=${2:-$(mktemp -d)}
 good=$here/../golden/good/dense.lowbit
 bad=$here/../golden/bad/flipped_weight.lowbit
 
-cmake -S "$here" -B "$build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
-cmake --build "$build" >>"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+build_user() { # source folder, build folder
+  cmake -S "$1" -B "$2" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release >"$2.log" 2>&1 &&
+    cmake --build "$2" >>"$2.log" 2>&1 || { cat "$2.log"; exit 1; }
+}
+
+build_user "$here" "$build"
 
 output=$("$build/run_net" "$good")
 echo "$output"
@@ -20,4 +24,10 @@ if "$build/run_net" "$bad" 2>"$build.err"; then
   exit 1
 fi
 grep -q "damaged" "$build.err" || { cat "$build.err"; exit 1; }
+
+# The example in the repository, on two images of zeros.
+build_user "$here/../../examples/cpp" "$build-example"
+head -c 48 /dev/zero >"$build.images"
+"$build-example/classify" "$good" "$build.images" 1 | tee "$build.classes"
+[ "$(grep -c 'class' "$build.classes")" = 2 ] || { echo "run.sh: expected two images"; exit 1; }
 echo "install test: ok ($prefix)"
