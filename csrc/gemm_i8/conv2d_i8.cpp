@@ -10,8 +10,8 @@
 namespace lowbit {
 
 struct PackedConvI8::Data {
-  Conv2dShape shape;  // c, oc, kernel, stride, dilation, groups
-  bool stacked = false;
+  Conv2dShape shape;     // c, oc, kernel, stride, dilation, groups
+  bool stacked = false;  // see ConvImage
   Panels panels;
 };
 
@@ -77,7 +77,8 @@ struct Call {
       g.runs = panels.runs;
       g.run_bytes = panels.run_bytes;
       g.run_pad = panels.run_pad;
-      g.row_term = fold_rows(g, i0, i1, z.b);
+      g.chunk = panels.chunk;
+      g.row_term = fold_rows(g, i0, i1, z.b, panels.no_weight);
       fn(g, i0, i1, p0, p1);
     }
   }
@@ -85,22 +86,46 @@ struct Call {
   // Output rows [y0, y1) of one image.
   void run_band(int64_t image, int64_t y0, int64_t y1, int64_t p0, int64_t p1) const {
     const Conv2dShape& s = shape;
-    const ConvImage layout(s, stacked);
+    const ConvImage layout(s);
     const int64_t rows = y1 - y0;
     uint8_t* copy = scratch<uint8_t>(ScratchSlot::padded_input, static_cast<size_t>(layout.bytes(rows)));
     const uint8_t flip = x_dtype == DType::s8 ? 0x80 : 0;
     layout.fill(copy, x + image * s.h * s.w * ldx, ldx, y0, y1, flip, static_cast<uint8_t>(z.a));
-    int64_t* offsets = scratch<int64_t>(ScratchSlot::run_offsets, static_cast<size_t>(panels.runs));
-    const int64_t per_row = rows_are_runs(s) ? 1 : s.kw;  // stacked: the one run at offset 0
-    for (int64_t t = 0; t < panels.runs; ++t) offsets[t] = layout.offset(rows, t / per_row, t % per_row);
     GemmI8 g;
+    g.first_row = (image * s.out_h() + y0) * s.out_w();
+    if (stacked) {
+      run_stacked(layout, copy, rows, g, p0, p1);
+      return;
+    }
+    int64_t* offsets = scratch<int64_t>(ScratchSlot::run_offsets, static_cast<size_t>(panels.runs));
+    const int64_t per_row = rows_are_runs(s) ? 1 : s.kw;
+    for (int64_t t = 0; t < panels.runs; ++t) offsets[t] = layout.offset(rows, t / per_row, t % per_row);
     g.a = copy;
     g.lda = layout.lda();
-    g.first_row = (image * s.out_h() + y0) * s.out_w();
     g.out_w = s.out_w();
     g.virtual_w = layout.virtual_w();
     g.run_offset = offsets;
     run_groups(g, g.first_row, g.first_row + rows * s.out_w(), p0, p1);
+  }
+
+  // A filled band of `rows` output rows, as many at a time as L2 holds of the stacked image.
+  void run_stacked(const ConvImage& layout, const uint8_t* image, int64_t rows, GemmI8 g, int64_t p0,
+                   int64_t p1) const {
+    constexpr int64_t kBytes = 1 << 18;
+    const int64_t offset = 0;
+    g.lda = layout.stacked_lda();
+    g.out_w = shape.out_w();
+    g.virtual_w = layout.virtual_w();
+    g.run_offset = &offset;
+    const int64_t step = std::clamp<int64_t>(kBytes / (g.virtual_w * g.lda), 1, rows);
+    uint8_t* windows = scratch<uint8_t>(ScratchSlot::a_panel, static_cast<size_t>(layout.stacked_bytes(step)));
+    g.a = windows;
+    for (int64_t r = 0; r < rows; r += step) {
+      const int64_t count = std::min(step, rows - r);
+      layout.stack(windows, image, rows, r, count);
+      run_groups(g, g.first_row, g.first_row + count * g.out_w, p0, p1);
+      g.first_row += count * g.out_w;
+    }
   }
 
   void run(int threads) const {
@@ -132,15 +157,16 @@ PackedConvI8 pack_conv_i8(const void* w, DType dtype, const Conv2dShape& shape) 
   auto data = std::make_shared<PackedConvI8::Data>();
   data->shape = shape;
   data->stacked = ConvImage::worth_stacking(shape);
-  if (data->stacked) {  // bytes of the run: kernel column, row, channel
-    data->panels = make_panels(dtype, 1, n, 1, taps * depth);
-    const int64_t column = shape.kh * depth;
+  if (data->stacked) {  // [column group][kernel row][column of the group][channel], zeros for columns beyond the kernel
+    const int64_t group = shape.stride_w * shape.c, tall = shape.kh * group;
+    data->panels = make_panels(dtype, 1, n, 1, (shape.kw + shape.stride_w - 1) / shape.stride_w * tall);
+    data->panels.real_k = taps * depth;
     fill_panels(data->panels, w, [=](int64_t, int64_t, int64_t p, int64_t j) {
-      const int64_t kx = p / column, ky = p % column / depth;
-      return ((j * shape.kh + ky) * shape.kw + kx) * depth + p % depth;
+      const int64_t kx = p / tall * shape.stride_w + p % group / depth, ky = p % tall / group;
+      return kx < shape.kw ? ((j * shape.kh + ky) * shape.kw + kx) * depth + p % depth : kNoWeight;
     });
   } else {
-    const int64_t runs = rows_are_runs(shape) ? shape.kh : taps, run_bytes = taps / runs * depth;
+    const int64_t runs = rows_are_runs(shape) ? shape.kh : taps, run_bytes = taps * depth / runs;
     data->panels = make_panels(dtype, shape.groups, n, runs, run_bytes);
     fill_panels(data->panels, w,
                 [=](int64_t g, int64_t t, int64_t p, int64_t j) { return ((g * n + j) * runs + t) * run_bytes + p; });

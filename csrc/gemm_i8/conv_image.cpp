@@ -6,6 +6,8 @@
 namespace lowbit {
 namespace {
 
+constexpr int64_t kMostStacked = 16;  // kernel rows
+
 void copy_bytes(uint8_t* to, const uint8_t* from, int64_t count, uint8_t flip) {
   if (flip == 0) {
     std::memcpy(to, from, static_cast<size_t>(count));
@@ -14,55 +16,21 @@ void copy_bytes(uint8_t* to, const uint8_t* from, int64_t count, uint8_t flip) {
   for (int64_t i = 0; i < count; ++i) to[i] = from[i] ^ flip;
 }
 
-constexpr int kStackRows = 8;
-
-// Up to eight rows of pixels to be stacked; null where a row is padding.
-struct StackRows {
-  const uint8_t* from[kStackRows];
-  int count;
-};
-
-// Pixel p of row r goes to to[p * pixel + r * c]. kRows > 0 is their number for c = 3: four bytes at a time, in
-// ascending order, so that the fourth is overwritten by what follows; the last pixel is read byte by byte.
-template <int kRows>
-void stack_pixels(uint8_t* to, StackRows rows, int64_t pixels, int64_t c, int64_t pixel, int64_t step, uint8_t flip,
-                  uint8_t zero_point) {
-  int64_t p = 0;
-  if constexpr (kRows > 0) {
-    const uint8_t padding[4] = {static_cast<uint8_t>(zero_point ^ flip), static_cast<uint8_t>(zero_point ^ flip),
-                                static_cast<uint8_t>(zero_point ^ flip), 0};
-    const uint8_t* from[kRows];
-    int64_t steps[kRows];
-    for (int r = 0; r < kRows; ++r) {
-      from[r] = rows.from[r] ? rows.from[r] : padding;
-      steps[r] = rows.from[r] ? step : 0;
-    }
-    const uint32_t flips = flip * 0x01010101u;
-    for (; p + 1 < pixels; ++p, to += pixel) {
-      for (int r = 0; r < kRows; ++r) {
-        uint32_t bytes;
-        std::memcpy(&bytes, from[r], sizeof(bytes));
-        bytes ^= flips;
-        std::memcpy(to + 3 * r, &bytes, sizeof(bytes));
-        from[r] += steps[r];
-      }
-    }
-  }
-  for (; p < pixels; ++p, to += pixel) {
-    for (int r = 0; r < rows.count; ++r) {
-      for (int64_t i = 0; i < c; ++i) {
-        to[r * c + i] = rows.from[r] ? rows.from[r][p * step + i] ^ flip : zero_point;
-      }
-    }
+// `groups` groups of one output row. A group is copied from each kernel row in one piece of kPiece bytes, of which the
+// next piece overwrites the excess.
+template <int kPiece>
+void stack_row(uint8_t* to, const uint8_t* const* from, int64_t kh, int64_t group, int64_t groups) {
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t ky = 0; ky < kh; ++ky, to += group) std::memcpy(to, from[ky] + g * group, kPiece);
   }
 }
 
 }  // namespace
 
-ConvImage::ConvImage(const Conv2dShape& s, bool stack) : shape(s), stacked(stack) {
+ConvImage::ConvImage(const Conv2dShape& s) : shape(s) {
   column_step = s.kw == 1 ? s.stride_w : 1;
   pixel_step = s.stride_w / column_step;
-  planes = stacked ? 1 : std::min(s.stride_h, (s.kh - 1) * s.dilation_h + 1);
+  planes = std::min(s.stride_h, (s.kh - 1) * s.dilation_h + 1);
   reach = (s.out_w() - 1) * pixel_step + (s.kw - 1) * s.dilation_w + 1;  // pixels of a row that are read
   left = (s.pad_left + column_step - 1) / column_step;
   const int64_t right_edge = (s.pad_left + s.w + column_step - 1) / column_step;  // first pixel of right padding
@@ -72,8 +40,8 @@ ConvImage::ConvImage(const Conv2dShape& s, bool stack) : shape(s), stacked(stack
 
 int64_t ConvImage::bytes(int64_t rows) const {
   constexpr int64_t kTile = 16;  // virtual rows that a tile may compute beyond the last
-  const int64_t beyond = kTile * lda() + (reach + shape.kw * shape.dilation_w) * pixel_bytes() + 64;
-  return planes * plane_rows(rows) * pitch * pixel_bytes() + beyond;
+  const int64_t beyond = kTile * lda() + (reach + shape.kw * shape.dilation_w + shape.stride_w) * shape.c + 64;
+  return planes * plane_rows(rows) * pitch * shape.c + beyond;
 }
 
 int64_t ConvImage::offset(int64_t rows, int64_t ky, int64_t kx) const {
@@ -83,45 +51,37 @@ int64_t ConvImage::offset(int64_t rows, int64_t ky, int64_t kx) const {
 }
 
 bool ConvImage::worth_stacking(const Conv2dShape& s) {
-  constexpr int64_t kMostChannels = 8;
-  return s.groups == 1 && s.kh > 1 && s.dilation_h == 1 && s.dilation_w == 1 && s.c <= kMostChannels &&
-         run_chunks(s.kh * s.kw * s.c) < s.kh * run_chunks(s.kw * s.c);
+  const int64_t group = s.stride_w * s.c, groups = (s.kw + s.stride_w - 1) / s.stride_w;
+  return s.groups == 1 && s.dilation_w == 1 && s.kh > 1 && s.kh <= kMostStacked && s.kw > 1 && s.c > 0 && group <= 16 &&
+         run_chunks(groups * s.kh * group) < s.kh * run_chunks(s.kw * s.c);
 }
 
-void ConvImage::fill_stacked(uint8_t* to, const uint8_t* x, int64_t ldx, int64_t y0, int64_t y1, uint8_t flip,
-                             uint8_t zero_point) const {
+int64_t ConvImage::stacked_bytes(int64_t count) const {
+  constexpr int64_t kTile = 16;  // virtual rows that a tile may compute beyond the last
+  const int64_t groups = count * virtual_w() + (reach + shape.kw) / pixel_step + 1 + kTile;
+  return groups * stacked_lda() + 64;
+}
+
+void ConvImage::stack(uint8_t* to, const uint8_t* image, int64_t rows, int64_t r, int64_t count) const {
   const Conv2dShape& s = shape;
-  const int64_t c = s.c, pixel = pixel_bytes(), begin = std::min(left, used_w), step = column_step * ldx;
-  for (int64_t y = y0; y < y1; ++y, to += pitch * pixel) {
-    std::memset(to, zero_point, static_cast<size_t>(begin * pixel));
-    for (int64_t ky = 0; ky < s.kh; ky += kStackRows) {
-      StackRows rows;
-      rows.count = static_cast<int>(std::min<int64_t>(kStackRows, s.kh - ky));
-      for (int r = 0; r < rows.count; ++r) {
-        const int64_t row = y * s.stride_h + ky + r - s.pad_top;
-        const bool inside = row >= 0 && row < s.h;
-        rows.from[r] = inside ? x + (row * s.w + begin * column_step - s.pad_left) * ldx : nullptr;
-      }
-      uint8_t* at = to + begin * pixel + ky * c;
-      if (c == 3 && s.kh == 3) {
-        stack_pixels<3>(at, rows, used_w - begin, c, pixel, step, flip, zero_point);
-      } else if (c == 3 && s.kh == 7) {
-        stack_pixels<7>(at, rows, used_w - begin, c, pixel, step, flip, zero_point);
-      } else {
-        stack_pixels<0>(at, rows, used_w - begin, c, pixel, step, flip, zero_point);
-      }
+  const int64_t group = group_bytes();
+  for (int64_t y = r; y < r + count; ++y, to += virtual_w() * stacked_lda()) {
+    const uint8_t* from[kMostStacked];
+    for (int64_t ky = 0; ky < s.kh; ++ky) from[ky] = image + y * pitch * s.c + offset(rows, ky, 0);
+    // The last row's windows reach beyond it; those of the others reach into the next.
+    const int64_t groups = y + 1 < r + count ? virtual_w() : std::max(virtual_w(), (reach - 1) / pixel_step + 1);
+    if (group <= 4) {
+      stack_row<4>(to, from, s.kh, group, groups);
+    } else if (group <= 8) {
+      stack_row<8>(to, from, s.kh, group, groups);
+    } else {
+      stack_row<16>(to, from, s.kh, group, groups);
     }
-    std::memset(to + used_w * pixel, zero_point, static_cast<size_t>((pitch - used_w) * pixel));
   }
-  if (reach > pitch) std::memset(to, zero_point, static_cast<size_t>((reach - pitch) * pixel));
 }
 
 void ConvImage::fill(uint8_t* to, const uint8_t* x, int64_t ldx, int64_t y0, int64_t y1, uint8_t flip,
                      uint8_t zero_point) const {
-  if (stacked) {
-    fill_stacked(to, x, ldx, y0, y1, flip, zero_point);
-    return;
-  }
   const Conv2dShape& s = shape;
   const int64_t rows = plane_rows(y1 - y0), c = s.c, row_bytes = pitch * c;
   for (int64_t plane = 0; plane < planes; ++plane) {

@@ -88,7 +88,7 @@ class Sweep {
     const bool codes = q_.out_dtype == DType::s8 || q_.out_dtype == DType::u8;
     fast_ = codes && q_.rounding == Rounding::nearest_even && !g.row_term;
     direct_ = q_.out_dtype == DType::s32 && !g.row_term;
-    chunk_ = g.chunk();
+    chunk_ = g.chunk;
     chunks_ = (int)(g.run_pad / chunk_);
     panel_bytes_ = g.panel_bytes();
     const int64_t later = g.runs * chunks_ - 1;  // chunks but the first

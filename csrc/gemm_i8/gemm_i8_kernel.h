@@ -37,7 +37,7 @@ struct GemmI8 {
   int64_t tail_lda = 0;
 
   const int64_t* run_offset = nullptr;
-  int64_t runs = 0, run_bytes = 0, run_pad = 0;
+  int64_t runs = 0, run_bytes = 0, run_pad = 0, chunk = 0;
   const int8_t* b = nullptr;
   const int32_t* init = nullptr;      // [panels * 16]
   const int32_t* row_term = nullptr;  // or null
@@ -46,7 +46,6 @@ struct GemmI8 {
   int64_t ldc = 0;
   const Requantizer* requantizer = nullptr;  // its bias is null: it is in init
 
-  int64_t chunk() const { return run_chunk(run_bytes); }
   int64_t panels() const { return (n + kPanel - 1) / kPanel; }
   int64_t panel_bytes() const { return runs * run_pad * kPanel; }
   int64_t virtual_row(int64_t i) const { return (i - first_row) / out_w * virtual_w + (i - first_row) % out_w; }

@@ -80,7 +80,9 @@ Panels make_panels(DType dtype, int64_t groups, int64_t n, int64_t runs, int64_t
   panels.n = n;
   panels.runs = runs;
   panels.run_bytes = run_bytes;
-  panels.run_pad = run_chunks(run_bytes) * run_chunk(run_bytes);
+  panels.real_k = runs * run_bytes;
+  panels.chunk = run_chunk(run_bytes);
+  panels.run_pad = run_chunks(run_bytes) * panels.chunk;
   const size_t bytes = static_cast<size_t>(groups * panels.group_bytes());
   panels.data.reset(static_cast<int8_t*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64))));
   if (!panels.data) throw std::bad_alloc();
@@ -115,14 +117,20 @@ const int32_t* fold_columns(const Panels& panels, ZeroPoints z, const int32_t* b
   return init - panels.groups * padded;
 }
 
-const int32_t* fold_rows(const GemmI8& g, int64_t i0, int64_t i1, int32_t b_zero_point) {
+const int32_t* fold_rows(const GemmI8& g, int64_t i0, int64_t i1, int32_t b_zero_point,
+                         const std::vector<uint8_t>& no_weight) {
   if (b_zero_point == 0) return nullptr;
   int32_t* terms = scratch<int32_t>(ScratchSlot::row_sums, static_cast<size_t>(i1 - g.first_row));
   for (int64_t i = i0; i < i1; ++i) {
     const uint8_t* row = g.row(i);
     uint32_t sum = 0;
     for (int64_t t = 0; t < g.runs; ++t) {
-      for (int64_t p = 0; p < g.run_bytes; ++p) sum += row[g.run_offset[t] + p];
+      const uint8_t* run = row + g.run_offset[t];
+      if (no_weight.empty()) {
+        for (int64_t p = 0; p < g.run_bytes; ++p) sum += run[p];
+      } else {
+        for (int64_t p = 0; p < g.run_bytes; ++p) sum += no_weight[static_cast<size_t>(p)] ? 0 : run[p];
+      }
     }
     terms[i - g.first_row] = static_cast<int32_t>(0u - static_cast<uint32_t>(b_zero_point) * sum);
   }
@@ -160,6 +168,7 @@ void run_product(const Panels& panels, const Product& product, const Requantizer
   g.runs = 1;
   g.run_bytes = panels.run_bytes;
   g.run_pad = panels.run_pad;
+  g.chunk = panels.chunk;
   g.b = panels.data.get();
   g.init = product.init;
   g.n = panels.n;
@@ -182,7 +191,7 @@ void run_product(const Panels& panels, const Product& product, const Requantizer
       const int64_t end = std::min(i1, i + rows);
       GemmI8 mine = g;
       place_rows(mine, product, i, end);
-      mine.row_term = fold_rows(mine, i, end, product.b_zero_point);
+      mine.row_term = fold_rows(mine, i, end, product.b_zero_point, panels.no_weight);
       fn(mine, i, end, p0, p1);
     }
   });

@@ -19,7 +19,7 @@ inline int64_t round_up(int64_t v, int64_t multiple) { return (v + multiple - 1)
 
 // 16-column panels of several independent products (the groups of a convolution), each of n columns.
 struct Panels {
-  int64_t n = 0, groups = 1, runs = 0, run_bytes = 0, run_pad = 0;
+  int64_t n = 0, groups = 1, runs = 0, run_bytes = 0, run_pad = 0, chunk = 0;
   DType dtype = DType::s8;
   std::unique_ptr<int8_t, decltype(&std::free)> data{nullptr, &std::free};
   std::vector<int32_t> column_sums;  // [groups][round_up(n, 16)] of the int8 values as packed
@@ -27,10 +27,14 @@ struct Panels {
   int64_t padded_n() const { return round_up(n, kPanel); }
   int64_t group_bytes() const { return padded_n() * runs * run_pad; }
   int64_t bytes() const { return groups * group_bytes() + static_cast<int64_t>(column_sums.size() * sizeof(int32_t)); }
-  int64_t k() const { return runs * run_bytes; }
+  int64_t real_k = 0;              // weights per column
+  std::vector<uint8_t> no_weight;  // of a run's bytes: 1 where there is none; empty where there is one for each
+  int64_t k() const { return real_k; }
 };
 
-// at(group, run, byte, column) gives the offset in b of a weight.
+constexpr int64_t kNoWeight = -1;
+
+// at(group, run, byte, column) gives the offset in b of a weight, or kNoWeight.
 template <typename At>
 void fill_panels(Panels& panels, const void* b, At&& at);
 Panels make_panels(DType dtype, int64_t groups, int64_t n, int64_t runs, int64_t run_bytes);
@@ -48,7 +52,13 @@ void fill_panels(Panels& panels, const void* b, At&& at) {
       uint32_t sum = 0;
       for (int64_t t = 0; t < panels.runs; ++t, column += panels.run_pad * kPanel) {
         for (int64_t p = 0; p < panels.run_bytes; ++p) {
-          const int8_t w = as_s8(source[at(g, t, p, j)], panels.dtype);
+          const int64_t from = at(g, t, p, j);
+          if (from == kNoWeight) {
+            panels.no_weight.resize(static_cast<size_t>(panels.run_bytes));
+            panels.no_weight[static_cast<size_t>(p)] = 1;
+            continue;
+          }
+          const int8_t w = as_s8(source[from], panels.dtype);
           column[p / 4 * 4 * kPanel + p % 4] = w;
           sum += static_cast<uint32_t>(w);
         }
@@ -71,7 +81,8 @@ ZeroPoints check_operands(const char* function, DType a_dtype, int32_t a_zero_po
 const int32_t* fold_columns(const Panels& panels, ZeroPoints z, const int32_t* bias);
 
 // row_term for rows [i0, i1): -zb * sum of the row; in the calling thread's scratch. Null where zb is 0.
-const int32_t* fold_rows(const GemmI8& g, int64_t i0, int64_t i1, int32_t b_zero_point);
+const int32_t* fold_rows(const GemmI8& g, int64_t i0, int64_t i1, int32_t b_zero_point,
+                         const std::vector<uint8_t>& no_weight);
 
 GemmI8Fn gemm_i8_variant(Isa isa);
 
