@@ -21,6 +21,7 @@ struct CodesAvx2 {
   __m256 residual_scale;
   __m256i residual_zero_point;
   bool is_signed, residual_is_signed;
+  bool limits, clamps;  // top and lo8..hi8 matter
 };
 
 static inline CodesAvx2 codes_avx2(const Requantizer& q) {
@@ -34,6 +35,8 @@ static inline CodesAvx2 codes_avx2(const Requantizer& q) {
   e.residual_zero_point = _mm256_set1_epi32(q.residual_zero_point);
   e.is_signed = q.out_dtype == DType::s8;
   e.residual_is_signed = q.residual_dtype == DType::s8;
+  e.limits = q.may_overflow;
+  e.clamps = (int64_t)q.hi - q.lo != 255;
   return e;
 }
 
@@ -49,16 +52,20 @@ static inline __m256 add_residual_avx2(const CodesAvx2& e, __m256 f, const uint8
 
 // 32 codes of four scaled vectors, in their order.
 static inline __m256i round32_avx2(const CodesAvx2& e, __m256 f0, __m256 f1, __m256 f2, __m256 f3) {
-  const __m256i i0 = _mm256_cvtps_epi32(_mm256_min_ps(f0, e.top)), i1 = _mm256_cvtps_epi32(_mm256_min_ps(f1, e.top));
-  const __m256i i2 = _mm256_cvtps_epi32(_mm256_min_ps(f2, e.top)), i3 = _mm256_cvtps_epi32(_mm256_min_ps(f3, e.top));
-  const __m256i low = _mm256_adds_epi16(_mm256_packs_epi32(i0, i1), e.zero_point16);
-  const __m256i high = _mm256_adds_epi16(_mm256_packs_epi32(i2, i3), e.zero_point16);
+  if (e.limits) {
+    f0 = _mm256_min_ps(f0, e.top), f1 = _mm256_min_ps(f1, e.top);
+    f2 = _mm256_min_ps(f2, e.top), f3 = _mm256_min_ps(f3, e.top);
+  }
+  const __m256i low =
+      _mm256_adds_epi16(_mm256_packs_epi32(_mm256_cvtps_epi32(f0), _mm256_cvtps_epi32(f1)), e.zero_point16);
+  const __m256i high =
+      _mm256_adds_epi16(_mm256_packs_epi32(_mm256_cvtps_epi32(f2), _mm256_cvtps_epi32(f3)), e.zero_point16);
   if (e.is_signed) {
     const __m256i y = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), e.order);
-    return _mm256_min_epi8(_mm256_max_epi8(y, e.lo8), e.hi8);
+    return e.clamps ? _mm256_min_epi8(_mm256_max_epi8(y, e.lo8), e.hi8) : y;
   }
   const __m256i y = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), e.order);
-  return _mm256_min_epu8(_mm256_max_epu8(y, e.lo8), e.hi8);
+  return e.clamps ? _mm256_min_epu8(_mm256_max_epu8(y, e.lo8), e.hi8) : y;
 }
 
 static inline __m256 channel_scales_avx2(const Requantizer& q, int64_t j) {
