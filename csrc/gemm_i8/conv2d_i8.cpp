@@ -128,9 +128,9 @@ struct Call {
     }
   }
 
-  void run(int threads) const {
+  void run(Isa isa, int threads) const {
     const int64_t out_h = shape.out_h(), rows = shape.batch * out_h, panel_count = panels.padded_n() / kPanel;
-    const Split split = split_work(threads, rows, shape.out_w(), panel_count, panels.groups * panels.k());
+    const Split split = split_work(threads, isa, rows, shape.out_w(), panel_count, panels.groups * panels.k());
     parallel(split.parts(), [&](int part, int) {
       const int rp = part % split.row_parts, pp = part / split.row_parts;
       const int64_t p0 = part_begin(panel_count, 2, pp, split.panel_parts),
@@ -199,7 +199,7 @@ void conv2d_i8(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& sha
   }
   Call{panels, w.data->stacked,     shape, static_cast<const uint8_t*>(x), x_dtype, ldx, z, init, y, ldy,
        q,      gemm_i8_variant(isa)}
-      .run(threads);
+      .run(isa, threads);
 }
 
 }  // namespace lowbit

@@ -139,20 +139,23 @@ const int32_t* fold_rows(const GemmI8& g, int64_t i0, int64_t i1, int32_t b_zero
 
 GemmI8Fn gemm_i8_variant(Isa isa) { return pick(kGemmI8, isa); }
 
-Split split_work(int threads, int64_t blocks, int64_t block_rows, int64_t panels, int64_t k) {
-  constexpr int64_t kThreadWork = 1 << 20;  // multiply-adds worth a thread
-  const int64_t work = blocks * block_rows * panels * kPanel * std::max<int64_t>(k, 1);
-  const int useful = static_cast<int>(std::clamp<int64_t>(work / kThreadWork, 1, threads));
+Split split_work(int threads, Isa isa, int64_t blocks, int64_t block_rows, int64_t panels, int64_t k) {
+  // Nanoseconds on one core, roughly: products, epilogues, and the weights' way from memory. A thread is worth 2 us.
+  const double per_product = isa >= Isa::amx ? 0.001 : isa >= Isa::avx512_vnni ? 0.003 : isa >= Isa::avx2 ? 0.02 : 1.0;
+  constexpr double kPerOutput = 0.05, kPerWeight = 0.03, kThreadWork = 2000;
+  const double rows = static_cast<double>(blocks * block_rows), columns = static_cast<double>(panels * kPanel);
+  const double depth = static_cast<double>(k);
+  const double work = rows * columns * (depth * per_product + kPerOutput) + columns * depth * kPerWeight;
+  const int useful = static_cast<int>(std::clamp(work / kThreadWork, 1.0, static_cast<double>(threads)));
   const int64_t panel_pairs = (panels + 1) / 2;
   Split best;
   int64_t best_cost = INT64_MAX;
   for (int row_parts = 1; row_parts <= useful; ++row_parts) {
     const int panel_parts = useful / row_parts;
     if (row_parts > blocks || panel_parts > panel_pairs) continue;
-    const int64_t rows = (blocks + row_parts - 1) / row_parts * block_rows;
-    const int64_t columns = (panel_pairs + panel_parts - 1) / panel_parts * 2 * kPanel;
-    const int64_t cost =
-        rows * columns + 4 * (rows + columns);  // arithmetic, and the bytes of A and B that a thread reads
+    const int64_t r = (blocks + row_parts - 1) / row_parts * block_rows;
+    const int64_t c = (panel_pairs + panel_parts - 1) / panel_parts * 2 * kPanel;
+    const int64_t cost = r * c + 32 * (r + c);  // products of a thread, and the bytes of A and B that it reads
     if (cost < best_cost) {
       best_cost = cost;
       best = {row_parts, panel_parts};
@@ -178,7 +181,7 @@ void run_product(const Panels& panels, const Product& product, const Requantizer
   const GemmI8Fn fn = gemm_i8_variant(isa);
   constexpr int64_t kBlock = 32, kRowBytes = 1 << 19;
   const int64_t m = product.m;
-  const Split split = split_work(threads, (m + kBlock - 1) / kBlock, kBlock, g.panels(), g.run_bytes);
+  const Split split = split_work(threads, isa, (m + kBlock - 1) / kBlock, kBlock, g.panels(), g.run_bytes);
   parallel(split.parts(), [&](int part, int) {
     const int rp = part % split.row_parts, pp = part / split.row_parts;
     const int64_t i0 = part_begin(m, kBlock, rp, split.row_parts), i1 = part_begin(m, kBlock, rp + 1, split.row_parts);

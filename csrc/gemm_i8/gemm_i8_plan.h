@@ -92,7 +92,7 @@ struct Split {
   int parts() const { return row_parts * panel_parts; }
 };
 // For `blocks` indivisible blocks of block_rows rows of A.
-Split split_work(int threads, int64_t blocks, int64_t block_rows, int64_t panels, int64_t k);
+Split split_work(int threads, Isa isa, int64_t blocks, int64_t block_rows, int64_t panels, int64_t k);
 
 // The product of a matrix in the caller's memory, checked: c (m, n) from a (m, k) and one group of panels. init has q's
 // bias.

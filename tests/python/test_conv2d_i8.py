@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowbit
-from test_gemm_i8 import codes
+from test_gemm_i8 import codes, guarded
 from test_requantize import expected
 
 LEVELS = lowbit.isas()
@@ -124,6 +124,21 @@ def test_channel_slice_and_empty():
         check(x, w3, padding=(1, 1, 1, 1))
     assert lowbit.conv2d_i8(wide[:0], codes(rng, "int8", (3, 1, 1, 50))).shape == (0, 6, 5, 3)
     check(np.zeros((1, 3, 3, 0), np.uint8), np.zeros((4, 3, 3, 0), np.int8))
+
+
+def test_reads_only_what_is_given():
+    rng = np.random.default_rng(7)
+    with guarded() as memory:
+        for h, width, c, k, stride in [
+            (1, 1, 1, 1, 1),
+            (9, 10, 3, 3, 2),
+            (11, 9, 3, 7, 2),
+            (6, 6, 24, 1, 1),
+            (7, 5, 20, 3, 1),
+        ]:
+            w, pad, size = codes(rng, "int8", (18, k, k, c)), (k // 2,) * 4, h * width * c
+            for x in (memory[:size], memory[memory.size - size :]):
+                check(x.reshape(1, h, width, c), w, (stride, stride), pad)
 
 
 def test_threads_split_an_image():

@@ -1,5 +1,9 @@
 """gemm_i8: against NumPy's int64 product, every level, hostile values, edges of every tile."""
 
+import contextlib
+import ctypes
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,21 +148,28 @@ def test_strides_out_and_linearity():
     )
 
 
-def test_does_not_read_past_the_end():
-    """The last bytes of A end at an unreadable page."""
-    import ctypes
-    import mmap
+@contextlib.contextmanager
+def guarded():
+    """Random bytes between two unreadable pages."""
+    libc, page = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE
+    area = mmap.mmap(-1, 5 * page)
+    view = ctypes.c_char.from_buffer(area)
+    start = ctypes.addressof(view)
+    for guard in (start, start + 4 * page):
+        assert libc.mprotect(ctypes.c_void_p(guard), page, 0) == 0
+    memory = np.frombuffer(area, np.uint8, 3 * page, page)
+    memory[:] = np.random.default_rng(9).integers(0, 256, memory.size)
+    yield memory
+    for guard in (start, start + 4 * page):
+        libc.mprotect(ctypes.c_void_p(guard), page, mmap.PROT_READ | mmap.PROT_WRITE)
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    page = mmap.PAGESIZE
-    area = mmap.mmap(-1, 4 * page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    assert libc.mprotect(ctypes.c_void_p(start + 3 * page), page, 0) == 0
-    memory = np.frombuffer(area, np.uint8, 3 * page)
+
+def test_reads_only_what_is_given():
     rng = np.random.default_rng(9)
-    memory[:] = rng.integers(0, 256, memory.size)
-    for m, k in [(1, 1), (1, 5), (7, 3), (16, 24), (33, 70), (40, 64), (100, 96), (50, 130)]:
-        check(memory[memory.size - m * k :].reshape(m, k), codes(rng, "int8", (k, 20)))
+    with guarded() as memory:
+        for m, k in [(1, 1), (1, 5), (7, 3), (16, 24), (33, 70), (40, 64), (100, 96), (50, 130)]:
+            for a in (memory[: m * k], memory[memory.size - m * k :]):
+                check(a.reshape(m, k), codes(rng, "int8", (k, 20)))
 
 
 @pytest.mark.parametrize(
