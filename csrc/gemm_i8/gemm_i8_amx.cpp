@@ -1,10 +1,11 @@
 // tdpbusd: 16 x 16 sums over 64 bytes in 16 cycles, whatever the number of rows used. Blocks of four accumulator tiles,
 // 2 x 2 where the shape allows (two loads from either side for four products), 1 x 4 for few rows, 4 x 1 for one panel.
 //
-// A finished block is stored to a buffer in L1, and its epilogue runs in pieces between the next block's products,
-// which leave the vector units idle. A run's chunks are all of one length (96 bytes are 2 x 48, not 64 + 32), so that
-// one tile configuration serves a call. Tile rows that cross a cache line cost 5 times as much as others: see aligned
-// copies in place_rows(). Lost: fewer rows configured for the last tile (a product costs max(rows, K / 4) cycles).
+// A block's epilogue runs two blocks later, after each chunk but the first: one in short pieces between single products
+// lost 15 %. Products and float operations share port 5, so with few chunks their times add up. A run's chunks are all
+// of one length (96 bytes are 2 x 48, not 64 + 32), so that one tile configuration serves a call. A tile row that
+// crosses a cache line costs three cycles more. Lost: fewer rows configured for the last tile (a product costs
+// max(rows, K / 4) cycles).
 #include "gemm_i8/gemm_i8_kernel.h"
 #include "gemm_i8/tile_codes_avx512.h"
 #include "requantize/requantize_avx512.h"
