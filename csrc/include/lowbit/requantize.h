@@ -37,7 +37,7 @@ struct Epilogue {
   DType out_dtype = DType::s32;
   Rounding rounding = Rounding::nearest_even;
   const int32_t* bias = nullptr;      // [n] or null
-  const float* scale = nullptr;       // [scale_count]; finite and > 0
+  const float* scale = nullptr;       // [scale_count]; finite and > 0; below 2^30 for gemmlowp and single
   int64_t scale_count = 0;            // 0 (only for s32), 1 or n
   const float* float_bias = nullptr;  // [n] or null; f32 output only
   int32_t zero_point = 0;             // of the output codes

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from lowbit._core import FormatError
+from lowbit.atomic import write_aside
 from lowbit.calibration import tensorrt
 from lowbit.calibration.observers import (
     DEFAULT_METHOD,
@@ -23,22 +22,6 @@ from lowbit.calibration.observers import (
 from lowbit.qparams import QParams
 
 FORMAT, VERSION = "lowbit.calibration", 1
-
-
-def write_aside(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file whole or not at all: under another name in the same folder, then renamed."""
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            f.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 class CalibrationTable:
@@ -175,12 +158,13 @@ class CalibrationTable:
         self.shards = [] if parts and len(shards) == min(parts) else shards
         return self
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the table as JSON, whole or not at all."""
-        write_aside(path, self._json(indent=1))
+        with write_aside(path) as aside:
+            aside.write_text(self._json(indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> CalibrationTable:
+    def load(cls, path: str | Path) -> CalibrationTable:
         """Read a table that ``save`` wrote.
 
         Raises:
@@ -192,7 +176,7 @@ class CalibrationTable:
         except (ValueError, RecursionError) as e:  # FormatError, JSONDecodeError and UnicodeDecodeError are ValueErrors
             raise FormatError(f"{path}: {e}") from None
 
-    def save_tensorrt(self, path: str | os.PathLike[str], version: str = "8601") -> None:
+    def save_tensorrt(self, path: str | Path, version: str = "8601") -> None:
         """Write TensorRT's calibration cache: a scale T / 127 per tensor.
 
         Args:
@@ -200,10 +184,11 @@ class CalibrationTable:
             version: TensorRT's version as its first line gives it, such as 8601 for 8.6.1; TensorRT refuses another's.
         """
         scales = {name: self.qparams(name).scale for name in self}
-        write_aside(path, tensorrt.cache_text(scales, version))
+        with write_aside(path) as aside:
+            aside.write_text(tensorrt.cache_text(scales, version), encoding="utf-8")
 
     @classmethod
-    def load_tensorrt(cls, path: str | os.PathLike[str]) -> CalibrationTable:
+    def load_tensorrt(cls, path: str | Path) -> CalibrationTable:
         """Read TensorRT's calibration cache: a table of fixed thresholds, method "fixed".
 
         Raises:
