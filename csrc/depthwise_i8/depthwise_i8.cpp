@@ -223,7 +223,8 @@ void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const
     walk.y += b * out_h * walk.out_w * ldy;
     return walk;
   };
-  if (blocks >= 2 * threads && out_h < 16 * threads) {
+  // By rows where there are enough, as split_work() does: a thread finds its input in its own cache.
+  if (blocks >= 2 * threads && s.batch * out_h * s.out_w() < 64 * threads) {
     parallel_for(threads, blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = 0; b < s.batch; ++b) {
         DepthwiseWalkI8 walk = image(b);
@@ -234,8 +235,7 @@ void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const
     });
     return;
   }
-  constexpr int64_t kGrain = 4;  // output rows: two copies of a narrow block, two rows each
-  parallel_for(threads, s.batch * out_h, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(threads, s.batch * out_h, 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end;) {
       DepthwiseWalkI8 walk = image(row / out_h);
       walk.begin = row % out_h;
