@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowbit.calibration.channel_mean import ChannelMean
 from lowbit.calibration.observers import DEFAULT_METHOD, Observer, make_observer
 from lowbit.calibration.table import CalibrationTable
 from lowbit.calibration.tap import TappedNet
@@ -86,6 +87,7 @@ def calibrate(
 
     tapped = TappedNet(net, tensors, memory_limit=memory_limit, threads=threads)
     observers: dict[str, Observer] = {name: make_observer(method, **settings) for name in tapped.tensors}
+    means = {name: ChannelMean() for name in tapped.tensors}
     stream, total = open_batches(batches, tapped.input_shapes)
     if shard is not None:
         stream = islice(stream, shard[0], None, shard[1])
@@ -98,6 +100,7 @@ def calibrate(
             for name, value in tapped.run(feeds):
                 try:
                     observers[name].observe(value, threads=threads)
+                    means[name].observe(value)
                 except ValueError as e:
                     raise ValueError(f"calibrate: tensor {name!r}, batch {done - 1}: {e}") from None
         samples += size
@@ -106,7 +109,7 @@ def calibrate(
     if not samples:
         raise ValueError(f"calibrate: no samples in {'shard ' + str(shard) if shard else 'the batches'}")
     shards = None if shard is None or shard[1] == 1 else [(int(shard[0]), int(shard[1]))]
-    return CalibrationTable(observers, method=method, model=tapped.digest, samples=samples, shards=shards)
+    return CalibrationTable(observers, method=method, model=tapped.digest, samples=samples, shards=shards, means=means)
 
 
 def open_batches(batches: Batches, input_shapes: Mapping[str, list[Any]]) -> tuple[Iterator[Batch], int | None]:

@@ -8,9 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lowbit._core import FormatError
 from lowbit.atomic import write_aside
 from lowbit.calibration import tensorrt
+from lowbit.calibration.channel_mean import ChannelMean
 from lowbit.calibration.observers import (
     DEFAULT_METHOD,
     FixedObserver,
@@ -36,6 +40,7 @@ class CalibrationTable:
         model: sha256 of the ONNX file as hexadecimal digits, empty where unknown.
         samples: number of samples seen.
         shards: (i, n) for each part i of n that was seen; empty for the whole.
+        means: mean of each channel, by tensor name; conversion corrects biases with them.
 
     Example:
         >>> import numpy as np, lowbit
@@ -54,8 +59,9 @@ class CalibrationTable:
         model: str = "",
         samples: int = 0,
         shards: list[tuple[int, int]] | None = None,
+        means: Mapping[str, ChannelMean] | None = None,
     ) -> None:
-        self.tensors = dict(tensors or {})
+        self.tensors, self._means = dict(tensors or {}), dict(means or {})
         self.method, self.model, self.samples = method, model, samples
         self.shards = sorted(shards or [])
 
@@ -96,6 +102,10 @@ class CalibrationTable:
         """(lo, hi) of a tensor's affine range."""
         return self[name].range()
 
+    def mean(self, name: str) -> NDArray[np.float64] | None:
+        """Mean of each channel of a tensor, float64 (c) in the ONNX tensor's order; None where it is not known."""
+        return self._means[name].mean() if name in self._means else None
+
     def qparams(self, name: str, dtype: str = "int8", symmetric: bool = True) -> QParams:
         """Quantisation parameters of a tensor (see ``Observer.qparams``); errors name the tensor."""
         try:
@@ -125,7 +135,9 @@ class CalibrationTable:
             else:
                 new.lo, new.hi, new.count = old.lo, old.hi, old.count
             tensors[name] = new
-        return CalibrationTable(tensors, method=method, model=self.model, samples=self.samples, shards=self.shards)
+        return CalibrationTable(
+            tensors, method=method, model=self.model, samples=self.samples, shards=self.shards, means=self._means
+        )
 
     def merge(self, other: CalibrationTable) -> Self:
         """Add another shard's counts; returns self. The result equals, to the last count, the table of both together.
@@ -152,6 +164,9 @@ class CalibrationTable:
                 merged[name] = type(mine).from_state_dict(mine.state_dict()).merge(other[name])
             except ValueError as e:
                 raise ValueError(f"tensor {name!r}: {e}") from e
+        both = self._means.keys() & other._means.keys()
+        copies = {name: ChannelMean().merge(self._means[name]) for name in self.tensors if name in both}
+        self._means = {name: mine.merge(other._means[name]) for name, mine in copies.items()}
         self.tensors = merged
         self.samples += other.samples
         shards = sorted(self.shards + other.shards)
@@ -213,6 +228,7 @@ class CalibrationTable:
                 "samples": self.samples,
                 "shards": self.shards,
                 "tensors": {name: observer.state_dict() for name, observer in self.tensors.items()},
+                "means": {name: mean.state_dict() for name, mean in self._means.items()},
             },
             indent=indent,
         )
@@ -241,7 +257,16 @@ class CalibrationTable:
                 raise FormatError(f"tensor {name!r}: {e}") from None
             if observers[name].method != method:
                 raise FormatError(f"tensor {name!r}: method {observers[name].method!r} in a table of {method!r}")
-        return cls(observers, method=method, model=model, samples=samples, shards=[(i, n) for i, n in shards])
+        means = root.get("means", {})
+        if not isinstance(means, dict):
+            raise FormatError("means is not an object")
+        for name, state in means.items():
+            try:
+                means[name] = ChannelMean.from_state_dict(state)
+            except FormatError as e:
+                raise FormatError(f"tensor {name!r}: {e}") from None
+        found = [(i, n) for i, n in shards]
+        return cls(observers, method=method, model=model, samples=samples, shards=found, means=means)
 
 
 def _is_shard(value: Any) -> bool:

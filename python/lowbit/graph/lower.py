@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from lowbit.graph import pointwise_math
-from lowbit.graph.moments import weight_shift
 from lowbit.graph.net import BATCH, NHWC, Array, Layer, Net, Shape, Tensor
 from lowbit.graph.plan import Plan, PlanBuilder
 from lowbit.graph.precision import CodeParams, Ranges, Scales, choose_domains, leave_unknown_in_float, passes_scale
 from lowbit.graph.recipe import Recipe, assign_recipes
-from lowbit.graph.weights import given_codes, quantize_bias, quantize_weights
+from lowbit.graph.weights import given_codes, mean_shift, quantize_bias, quantize_weights
 
 _TO_NHWC = [0, 2, 3, 1]
 
@@ -66,6 +65,7 @@ class Lowering:
         self.producers = net.producers()
         self.outputs = net.output_tensors()
         self.onnx_names = onnx_names
+        self.ranges = ranges
         self.images = images
         self.domain = choose_domains(net, recipes, forced)
         self.scales = Scales(net, self.domain, recipes, default, ranges)
@@ -246,8 +246,9 @@ class Lowering:
             params["weight"], params["weight_scale"] = quantize_weights(
                 weight, recipe.weight == "int8", bias, s_x, reach
             )
-        if given is None and input_params is not None:
-            bias = _corrected(layer, params["weight"], params["weight_scale"], bias, input_params.range)
+        if given is None and (mean := self.ranges.mean(x)) is not None:
+            shift = mean_shift(layer, mean, params["weight"], params["weight_scale"])
+            bias = (shift if bias is None else bias + shift).astype(np.float32)
         if bias is not None and input_params is None:
             params["float_bias"] = bias.astype(np.float32)
         elif bias is not None and input_params is not None:
@@ -349,17 +350,6 @@ class Lowering:
             table = values.astype(np.float32)
         self.builder.op("lookup", [raw], out, params={"table": table})
         return raw
-
-
-def _corrected(
-    layer: Layer, codes: Array, scale: Array, bias: Array | None, bounds: tuple[float, float]
-) -> Array | None:
-    """The bias with what rounding the weights takes from the output's mean."""
-    values = codes.astype(np.float64) * scale.reshape(-1, *(1,) * (codes.ndim - 1)).astype(np.float64)
-    shift = weight_shift(layer, values, *bounds)
-    if shift is None:
-        return bias
-    return ((0.0 if bias is None else bias.astype(np.float64)) + shift).astype(np.float32)
 
 
 def _same_codes(a: CodeParams, b: CodeParams) -> bool:

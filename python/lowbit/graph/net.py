@@ -61,7 +61,6 @@ class Tensor:
     perm: Perm
     flat: tuple[int, int, int] | None = None
     fixed: FixedCodes | None = None
-    mean: Array | None = None  # expected per stored channel, float64, where the file tells it
 
     @property
     def rank(self) -> int:
@@ -117,7 +116,6 @@ class Layer:
     weight_name: str = ""
     name: str = ""
     codes: Codes | None = None
-    normalised: tuple[Array, Array] | None = None  # a batch normalisation's mean and deviation per channel
 
     @property
     def is_mac(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lowbit.graph.net import Layer, Net, Tensor
+from lowbit.graph.net import Array, Layer, Net, Tensor
 from lowbit.graph.pointwise_math import is_elementwise
 from lowbit.graph.recipe import Recipe
 
@@ -78,6 +78,13 @@ class Ranges:
         if non_negative and q.zero_point != 0:
             return CodeParams.affine(0.0, float(self.table.range(name)[1]))
         return CodeParams(float(q.scale), int(q.zero_point), dtype, 0, 255)
+
+    def mean(self, t: Tensor) -> Array | None:
+        """Measured mean of each channel, where t's last axis is the one that the table counts by; else None."""
+        if self.table is None or isinstance(self.table, Mapping) or t.flat is not None or t.perm[-1] != 1:
+            return None
+        mean: Array | None = self.table.mean(t.name)
+        return mean if mean is not None and mean.size == t.shape[-1] else None
 
 
 def can_run_on_codes(layer: Layer) -> bool:

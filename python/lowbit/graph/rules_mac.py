@@ -146,7 +146,6 @@ def batch_normalization(ctx: Importer, node: Node) -> None:
         layer.params["b"] = b.astype(np.float32)
         layer.weight_name = node.inputs[1]
         t = layer.output
-    layer.normalised = (beta, np.abs(gamma))
     ctx.set(node, t)
 
 

@@ -134,10 +134,8 @@ def build(model: Any, input_shapes: Mapping[str, Sequence[int | None]] | None = 
     from lowbit.graph import names
     from lowbit.graph.fuse import fuse
     from lowbit.graph.importer import import_onnx
-    from lowbit.graph.moments import expected_means
 
     net = import_onnx(model, input_shapes)
-    expected_means(net)
     fuse(net)
     names.assign(net.layers)
     for layer in net.layers:
