@@ -127,9 +127,10 @@ def test_summary_counts(small):
 
 
 def test_batches_are_calibrated(small):
-    model, x, ranges = small
+    model, x, _ = small
     by_batches = lowbit.convert(model, "int8", [x[:3], x[3:]], method="minmax")
-    np.testing.assert_array_equal(by_batches.run(x), lowbit.convert(model, "int8", ranges).run(x))
+    table = lowbit.calibrate(model, [x[:3], x[3:]], method="minmax")
+    np.testing.assert_array_equal(by_batches.run(x), lowbit.convert(model, "int8", table).run(x))
     assert (
         by_batches.manifest["calibration"]["method"] == "minmax" and by_batches.manifest["calibration"]["samples"] == 6
     )
