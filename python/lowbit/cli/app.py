@@ -63,7 +63,9 @@ def doctor(as_json: o.Json = False) -> None:
 
 
 @app.command()
+@o.takes_images
 def calibrate(
+    images: o.ImageOptions,
     net: OnnxFile,
     data: Annotated[str, typer.Argument(help="Folder or .zip of images, .npz (file.npz:x,y) or .npy.")],
     output: Output,
@@ -75,21 +77,12 @@ def calibrate(
     batch: o.BatchSize = 8,
     threads: o.Threads = None,
     input_shape: o.InputShape = None,
-    preprocess: o.Preprocess = None,
-    size: o.Size = None,
-    crop: o.Crop = None,
-    interpolation: o.Interpolation = None,
-    channels: o.Channels = None,
-    scale: o.Scale = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    layout: o.Layout = None,
     as_json: o.Json = False,
 ) -> None:
     """Run sample data through a float network and record the ranges of its activations."""
-    images = o.ImageOptions(preprocess, size, crop, interpolation, channels, scale, mean, std, layout).resolve(net)
-    source = o.dataset(data, images, rows, skip_rows, shard)
-    ranges = _calibrate(net, source, method, batch, threads, o.input_shapes(net, images, input_shape))
+    expected = images.resolve(net)
+    source = o.dataset(data, expected, rows, skip_rows, shard)
+    ranges = _calibrate(net, source, method, batch, threads, o.input_shapes(net, expected, input_shape))
     if shard:
         part = parse_shard(shard)
         ranges.shards = [part] if part[1] > 1 else []
@@ -117,7 +110,9 @@ def merge(
 
 
 @app.command()
+@o.takes_images
 def convert(
+    images: o.ImageOptions,
     net: OnnxFile,
     output: Output,
     recipe: Annotated[str, typer.Option(help="int8, int8-tensor, int8-affine, int8-dynamic or float32.")] = "int8",
@@ -139,28 +134,19 @@ def convert(
     batch: o.BatchSize = 8,
     threads: o.Threads = None,
     input_shape: o.InputShape = None,
-    preprocess: o.Preprocess = None,
-    size: o.Size = None,
-    crop: o.Crop = None,
-    interpolation: o.Interpolation = None,
-    channels: o.Channels = None,
-    scale: o.Scale = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    layout: o.Layout = None,
     as_json: o.Json = False,
 ) -> None:
     """Quantize a float network to a .lowbit file. --rows and --skip-rows select from the calibration data."""
-    images = o.ImageOptions(preprocess, size, crop, interpolation, channels, scale, mean, std, layout).resolve(net)
+    expected = images.resolve(net)
     if max_drop is not None and data is None:
         raise typer.BadParameter("--max-drop needs --data, labelled images to judge by")
-    shapes = o.input_shapes(net, images, input_shape)
+    shapes = o.input_shapes(net, expected, input_shape)
     ranges = None
     if calib is not None:
         ranges = _load_ranges(calib)
         if ranges is None:
-            ranges = _calibrate(net, o.dataset(calib, images, rows, skip_rows), method, batch, threads, shapes)
-    judged = _labelled(o.dataset(data, images, None, None)) if data is not None and max_drop is not None else None
+            ranges = _calibrate(net, o.dataset(calib, expected, rows, skip_rows), method, batch, threads, shapes)
+    judged = _labelled(o.dataset(data, expected, None, None)) if data is not None and max_drop is not None else None
     with progress() as report:
         model = lowbit.convert(
             str(net),
@@ -169,7 +155,7 @@ def convert(
             overrides=o.overrides(settings or []),
             rounding=rounding,
             input_shapes=shapes,
-            preprocessing=images if images.to_dict() else None,
+            preprocessing=expected if expected.to_dict() else None,
             input_dtype="uint8" if raw_input else "float32",
             max_drop=max_drop,
             data=judged,
@@ -234,7 +220,9 @@ def info(
 
 
 @app.command()
+@o.takes_images
 def compare(
+    images: o.ImageOptions,
     net: OnnxFile,
     model: Annotated[Path, typer.Argument(metavar="NET.lowbit", help="The low-bit network.")],
     data: Annotated[str, typer.Option(help="Folder or .zip of images, .npz (file.npz:x,y) or .npy.")],
@@ -246,22 +234,12 @@ def compare(
     skip_rows: o.SkipRows = None,
     batch: o.BatchSize = 1,
     threads: o.Threads = None,
-    preprocess: o.Preprocess = None,
-    size: o.Size = None,
-    crop: o.Crop = None,
-    interpolation: o.Interpolation = None,
-    channels: o.Channels = None,
-    scale: o.Scale = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    layout: o.Layout = None,
     as_json: o.Json = False,
 ) -> None:
     """Accuracy, error per layer, bytes, milliseconds and estimated energy beside the float network."""
     low = lowbit.load(model)
-    flags = o.ImageOptions(preprocess, size, crop, interpolation, channels, scale, mean, std, layout)
-    images = flags.resolve(net, model, kept=low.manifest.get("preprocessing"))
-    source = o.dataset(data, images, rows, skip_rows)
+    expected = images.resolve(net, model, kept=low.manifest.get("preprocessing"))
+    source = o.dataset(data, expected, rows, skip_rows)
     ranges = lowbit.CalibrationTable.load(calib) if calib else None
     with progress() as report:
         found = lowbit.compare(

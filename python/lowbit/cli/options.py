@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -14,7 +16,7 @@ from lowbit.preprocessing import CHANNELS, Preprocessing, find_preprocessing
 _IMAGES = "What the network expects of images"
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads [default: LOWBIT_NUM_THREADS, or all cores].")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads; default LOWBIT_NUM_THREADS, or all cores.")]
 BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Images at a time.")]
 Rows = Annotated[str | None, typer.Option(help="Rows of the data to use: n, start:stop or start:stop:step.")]
 SkipRows = Annotated[str | None, typer.Option(help="Rows to leave out, such as those that calibrated.")]
@@ -47,15 +49,15 @@ Layout = Annotated[str | None, typer.Option(help="NCHW or NHWC.", rich_help_pane
 class ImageOptions:
     """The flags of preprocessing as they were given."""
 
-    preprocess: Path | None
-    size: str | None
-    crop: float | None
-    interpolation: str | None
-    channels: str | None
-    scale: float | None
-    mean: str | None
-    std: str | None
-    layout: str | None
+    preprocess: Preprocess = None
+    size: Size = None
+    crop: Crop = None
+    interpolation: Interpolation = None
+    channels: Channels = None
+    scale: Scale = None
+    mean: Mean = None
+    std: Std = None
+    layout: Layout = None
 
     def resolve(self, *nets: Path | None, kept: dict[str, Any] | None = None) -> Preprocessing:
         """Flags over the TOML file named, over the one beside a net, over what a ``.lowbit`` file keeps."""
@@ -78,6 +80,23 @@ class ImageOptions:
         if flags["size"] and len(flags["size"]) == 1:
             flags["size"] = flags["size"] * 2
         return found.updated(Preprocessing.from_dict(flags, "flags"))
+
+
+def takes_images(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the flags of ``ImageOptions`` in the place of a command's parameter ``images``, before ``--json``."""
+    given = inspect.signature(command, eval_str=True)
+    hints = get_type_hints(ImageOptions, include_extras=True)
+    flags = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=h) for n, h in hints.items()]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in given.parameters.items() if n != "images"]
+
+    def with_flags(**options: Any) -> None:
+        images = ImageOptions(**{name: options.pop(name) for name in hints})
+        command(images=images, **options)
+
+    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
+    with_flags.__signature__ = inspect.Signature([*own[:-1], *flags, own[-1]])  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
+    return with_flags
 
 
 def _numbers(flag: str, text: str | None, kind: type) -> list[Any] | None:
