@@ -38,7 +38,8 @@ bool is_product(const Conv2dShape& s) {
 Requantizer from_channel(const Requantizer& q, int64_t j) {
   Requantizer r = q;
   r.scale = q.scale ? q.scale + j * q.scale_step : nullptr;
-  r.fixed = q.fixed ? q.fixed + j * q.scale_step : nullptr;
+  r.m0 = q.m0 ? q.m0 + j * q.scale_step : nullptr;
+  r.shift = q.shift ? q.shift + j * q.scale_step : nullptr;
   r.float_bias = q.float_bias ? q.float_bias + j : nullptr;
   r.residual = q.residual
                    ? static_cast<const char*>(q.residual) + j * static_cast<int64_t>(dtype_size(q.residual_dtype))

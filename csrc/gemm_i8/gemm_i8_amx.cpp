@@ -80,14 +80,13 @@ struct Block {
 
 // Blocks of kR x kC tiles. While block b is multiplied, block b - 1 goes from the tiles to memory and block b - 2
 // through the epilogue: what a tile store wrote cannot be loaded until it has left the store buffer.
-template <int kR, int kC, bool kResidual>
+template <int kR, int kC, bool kResidual, bool kFixed>
 class Sweep {
  public:
   Sweep(const GemmI8& g, int32_t* sums) : g_(g), q_(*g.requantizer), e_(codes_avx512(q_)) {
     for (int r = 0; r < 64; ++r) in_order_[r] = (uint8_t)r;
     for (int k = 0; k < 3; ++k) blocks_[k].sums = sums + (k & 1) * kBlockValues;
-    const bool codes = q_.out_dtype == DType::s8 || q_.out_dtype == DType::u8;
-    fast_ = codes && q_.rounding == Rounding::nearest_even && !g.row_term;
+    fast_ = finish_of(q_) != Finish::any && !g.row_term;
     direct_ = q_.out_dtype == DType::s32 && !g.row_term;
     chunk_ = g.chunk;
     chunks_ = (int)(g.run_pad / chunk_);
@@ -238,9 +237,9 @@ class Sweep {
     t.rows = n.rows + n.done;
     t.to = (uint8_t*)g_.c + (n.i + n.done) * g_.ldc + n.j;
     t.residual = kResidual ? residual_codes_avx512(q_, n.i + n.done, n.j) : t.to;
-    t.scale = q_.scale + n.j * q_.scale_step;
+    t.j = n.j;
     t.cols = n.cols;
-    tile_codes_avx512<kC, kResidual>(e_, q_, g_.ldc, t, rows);
+    tile_codes_avx512<kC, kResidual, kFixed>(e_, q_, g_.ldc, t, rows);
     n.done += rows;
   }
 
@@ -271,7 +270,7 @@ class Sweep {
   const GemmI8& g_;
   const Requantizer& q_;
   const CodesAvx512 e_;
-  bool fast_;    // codes, nearest_even, no row terms
+  bool fast_;    // codes by tile_codes_avx512.h, no row terms
   bool direct_;  // int32 outputs without row terms: whole blocks go from the tiles to their place
   int chunks_, quota_;
   int64_t chunk_, panel_bytes_;
@@ -282,10 +281,13 @@ class Sweep {
 
 template <int kR, int kC>
 static void sweep(const GemmI8& g, int32_t* sums, int64_t v0, int64_t v1, int64_t p0, int64_t p1) {
-  if (g.requantizer->residual) {
-    Sweep<kR, kC, true>(g, sums).run(v0, v1, p0, p1);
+  const bool residual = g.requantizer->residual, fixed = finish_of(*g.requantizer) == Finish::fixed;
+  if (residual) {
+    fixed ? Sweep<kR, kC, true, true>(g, sums).run(v0, v1, p0, p1)
+          : Sweep<kR, kC, true, false>(g, sums).run(v0, v1, p0, p1);
   } else {
-    Sweep<kR, kC, false>(g, sums).run(v0, v1, p0, p1);
+    fixed ? Sweep<kR, kC, false, true>(g, sums).run(v0, v1, p0, p1)
+          : Sweep<kR, kC, false, false>(g, sums).run(v0, v1, p0, p1);
   }
 }
 

@@ -24,29 +24,38 @@ static inline __m256i quadruple(const uint8_t* a) {
 struct Task {
   const GemmI8& g;
   CodesAvx2 e;
-  bool fast;  // codes, nearest_even
+  Finish finish;
 };
 
 // 16 codes of two rows, from a whole panel's sums.
+template <bool kFixed, bool kResidual>
 static inline __attribute__((always_inline)) void finish_rows(const Task& k, const int32_t* first,
                                                               const int32_t* second, int64_t i, int64_t second_i,
                                                               int64_t j) {
   const Requantizer& q = *k.g.requantizer;
   const int32_t* sums[2] = {first, second};
   const int64_t out[2] = {i, second_i};
-  __m256 f[4];
+  typename ScaleAvx2<kFixed>::Scaled f[4];
 #pragma GCC unroll 4
   for (int v = 0; v < 4; ++v) {
     const int64_t at = j + v % 2 * 8;
-    const __m256i acc = _mm256_load_si256((const __m256i*)(sums[v / 2] + v % 2 * 8));
-    f[v] = scaled_avx2(acc, channel_scales_avx2(q, at));
-    if (q.residual)
-      f[v] = add_residual_avx2(k.e, f[v], (const uint8_t*)q.residual + out[v / 2] * q.residual_stride + at);
+    const int32_t* acc = sums[v / 2] + v % 2 * 8;
+    const uint8_t* r = kResidual ? residual_codes_avx2(q, out[v / 2], at) : nullptr;
+    f[v] = code_sums_avx2<kFixed, kResidual>(k.e, acc, at, r, q);
   }
-  const __m256i y = round32_avx2(k.e, f[0], f[1], f[2], f[3]);
+  const __m256i y = round32_avx2<kResidual>(k.e, f[0], f[1], f[2], f[3]);
   uint8_t* to = (uint8_t*)k.g.c + j;
   _mm_storeu_si128((__m128i*)(to + i * k.g.ldc), _mm256_castsi256_si128(y));
   _mm_storeu_si128((__m128i*)(to + second_i * k.g.ldc), _mm256_extracti128_si256(y, 1));
+}
+
+template <int kR, bool kFixed, bool kResidual>
+static inline __attribute__((always_inline)) void finish_tile(const Task& k, const int32_t* out, int64_t i, int64_t j) {
+  constexpr int kSecond = kR > 1 ? 1 : 0;  // a row alone is done twice
+  finish_rows<kFixed, kResidual>(k, out, out + kSecond * kPanel, i, i + kSecond, j);
+  if constexpr (kR == 3) {
+    finish_rows<kFixed, kResidual>(k, out + 2 * kPanel, out + 2 * kPanel, i + 2, i + 2, j);
+  }
 }
 
 // Rows [i, i + kR) of panel p.
@@ -92,21 +101,23 @@ static void tile(const Task& k, int64_t i, int64_t p) {
     }
   }
   const int64_t j = p * kPanel, cols = g.n - j < kPanel ? g.n - j : kPanel;
-  if (!k.fast || cols < kPanel) {
+  if (k.finish == Finish::any || cols < kPanel) {
     requantize_rows_avx2(out, kPanel, i, kR, j, cols, g.c, g.ldc, *g.requantizer);
     return;
   }
-  constexpr int kSecond = kR > 1 ? 1 : 0;  // a row alone is done twice
-  finish_rows(k, out, out + kSecond * kPanel, i, i + kSecond, j);
-  if constexpr (kR == 3) finish_rows(k, out + 2 * kPanel, out + 2 * kPanel, i + 2, i + 2, j);
+  const bool fixed = k.finish == Finish::fixed;
+  if (g.requantizer->residual) {
+    fixed ? finish_tile<kR, true, true>(k, out, i, j) : finish_tile<kR, false, true>(k, out, i, j);
+  } else {
+    fixed ? finish_tile<kR, true, false>(k, out, i, j) : finish_tile<kR, false, false>(k, out, i, j);
+  }
 }
 
 }  // namespace
 
 void gemm_i8_avx2(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
   const Requantizer& q = *g.requantizer;
-  const bool codes = q.out_dtype == DType::s8 || q.out_dtype == DType::u8;
-  const Task k{g, codes_avx2(q), codes && q.rounding == Rounding::nearest_even};
+  const Task k{g, codes_avx2(q), finish_of(q)};
   for (int64_t p = p0; p < p1; ++p) {
     int64_t i = i0;
     for (; i + 3 <= i1; i += 3) tile<3>(k, i, p);

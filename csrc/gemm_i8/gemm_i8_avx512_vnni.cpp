@@ -30,11 +30,11 @@ static inline __m512i quadruple(const uint8_t* a) {
 struct Task {
   const GemmI8& g;
   CodesAvx512 e;
-  bool fast;  // codes, nearest_even
+  Finish finish;
 };
 
 // kC panels of `rows` rows of sums, from column j on.
-template <int kC, bool kResidual>
+template <int kC, bool kResidual, bool kFixed>
 static inline void finish(const Task& k, const int32_t* sums, int rows, int64_t i, int64_t j) {
   static const uint8_t kInOrder[8] = {0, 1, 2, 3, 4, 5, 6, 7};
   const Requantizer& q = *k.g.requantizer;
@@ -43,9 +43,9 @@ static inline void finish(const Task& k, const int32_t* sums, int rows, int64_t 
   t.rows = kInOrder;
   t.to = (uint8_t*)k.g.c + i * k.g.ldc + j;
   t.residual = kResidual ? residual_codes_avx512(q, i, j) : t.to;
-  t.scale = q.scale + j * q.scale_step;
+  t.j = j;
   t.cols = k.g.n - j;
-  tile_codes_avx512<kC, kResidual>(k.e, q, k.g.ldc, t, rows);
+  tile_codes_avx512<kC, kResidual, kFixed>(k.e, q, k.g.ldc, t, rows);
 }
 
 // The kC panels of a tile in groups of 4, 2 and 1, from panel kFrom of the tile on.
@@ -60,13 +60,15 @@ static inline __attribute__((always_inline)) void finish_sums(const Task& k, con
   }
   const GemmI8& g = k.g;
   const int64_t j = (p + kFrom) * kPanel;
-  if (!k.fast) {
+  if (k.finish == Finish::any) {
     const int64_t cols = g.n - j < kGroup * kPanel ? g.n - j : kGroup * kPanel;
     requantize_rows_avx512(out, kGroup * kPanel, i, kR, j, cols, g.c, g.ldc, *g.requantizer);
-  } else if (g.requantizer->residual) {
-    finish<kGroup, true>(k, out, kR, i, j);
+  } else if (k.finish == Finish::fixed) {
+    g.requantizer->residual ? finish<kGroup, true, true>(k, out, kR, i, j)
+                            : finish<kGroup, false, true>(k, out, kR, i, j);
   } else {
-    finish<kGroup, false>(k, out, kR, i, j);
+    g.requantizer->residual ? finish<kGroup, true, false>(k, out, kR, i, j)
+                            : finish<kGroup, false, false>(k, out, kR, i, j);
   }
   if constexpr (kFrom + kGroup < kC) finish_sums<kR, kC, kFrom + kGroup>(k, sum, out + kR * kGroup * kPanel, i, p);
 }
@@ -118,8 +120,7 @@ static void rows_of(const Task& k, int64_t i0, int64_t i1, int64_t p) {
 
 void gemm_i8_avx512_vnni(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
   const Requantizer& q = *g.requantizer;
-  const bool codes = q.out_dtype == DType::s8 || q.out_dtype == DType::u8;
-  const Task k{g, codes_avx512(q), codes && q.rounding == Rounding::nearest_even};
+  const Task k{g, codes_avx512(q), finish_of(q)};
   int64_t p = p0;
   if (i1 - i0 <= 3) {
     for (; p + 8 <= p1; p += 8) rows_of<3, 8>(k, i0, i1, p);

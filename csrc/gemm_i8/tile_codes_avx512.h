@@ -1,4 +1,4 @@
-// Sums of a tile in memory to codes in c (nearest_even), 64 at a time.
+// Sums of a tile in memory to codes in c, 64 at a time: Finish::floats and Finish::fixed of requantize_kernel.h.
 #pragma once
 
 #include "gemm_i8/gemm_i8_kernel.h"
@@ -19,15 +19,15 @@ struct TileCodes {
   const uint8_t* rows;  // numbers of the rows to finish, in the order of their output rows
   uint8_t* to;          // output of the first of them, at channel j
   const uint8_t* residual;
-  const float* scale;  // of channel j
-  int64_t cols;
+  int64_t j, cols;
 };
 
 // What one call keeps in registers.
-template <int kC, bool kResidual>
+template <int kC, bool kResidual, bool kFixed>
 struct CodesUnit {
   CodesAvx512 e;  // a copy: stores of bytes may alias everything else
-  __m512 scale[kC];
+  typename ScaleAvx512<kFixed>::Channels scale[kC];
+  const Requantizer* q;
   uint64_t mask;
   int64_t ldc, residual_stride;
 
@@ -35,22 +35,22 @@ struct CodesUnit {
   inline __attribute__((always_inline)) void finish(const int32_t* sums, const uint8_t* row, uint8_t* to,
                                                     const uint8_t* residual, int last) const {
     constexpr int kRows = 4 / kC;
-    __m512 f[4];
+    typename ScaleAvx512<kFixed>::Scaled f[4];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const int at = r < last ? r : last;
       const int32_t* from = sums + row[at] * (16 * kC);
 #pragma GCC unroll 4
       for (int c = 0; c < kC; ++c) {
-        __m512 v = scaled_avx512(_mm512_load_si512(from + 16 * c), scale[c]);
+        auto& v = f[r * kC + c];
+        v = scaled_avx512(e, _mm512_load_si512(from + 16 * c), scale[c]);
         if constexpr (kResidual) {
           const uint8_t* codes = residual + at * residual_stride + 16 * c;
-          v = add_residual_avx512(e, v, _mm_maskz_loadu_epi8((__mmask16)(mask >> (16 * c)), codes));
+          v = add_residual_avx512(e, *q, v, _mm_maskz_loadu_epi8((__mmask16)(mask >> (16 * c)), codes));
         }
-        f[r * kC + c] = v;
       }
     }
-    const __m512i y = round64_avx512(e, f[0], f[1], f[2], f[3]);
+    const __m512i y = round64_avx512<kResidual>(e, f[0], f[1], f[2], f[3]);
     if constexpr (kC == 4) {
       _mm512_mask_storeu_epi8(to, mask, y);
     } else if constexpr (kC == 2) {
@@ -66,19 +66,19 @@ struct CodesUnit {
 };
 
 // Finishes `count` rows.
-template <int kC, bool kResidual>
+template <int kC, bool kResidual, bool kFixed>
 static inline __attribute__((always_inline)) void tile_codes_avx512(const CodesAvx512& e, const Requantizer& q,
                                                                     int64_t ldc, const TileCodes& t, int count) {
   constexpr int kRows = 4 / kC;
-  CodesUnit<kC, kResidual> unit;
+  CodesUnit<kC, kResidual, kFixed> unit;
   unit.e = e;
+  unit.q = &q;
   unit.mask = t.cols >= 64 ? ~uint64_t{0} : (uint64_t{1} << t.cols) - 1;
   unit.ldc = ldc;
   unit.residual_stride = kResidual ? q.residual_stride : 0;
 #pragma GCC unroll 4
   for (int c = 0; c < kC; ++c) {
-    unit.scale[c] = q.scale_step ? _mm512_maskz_loadu_ps((__mmask16)(unit.mask >> (16 * c)), t.scale + 16 * c)
-                                 : _mm512_set1_ps(*t.scale);
+    unit.scale[c] = ScaleAvx512<kFixed>::at(q, t.j + 16 * c, (__mmask16)(unit.mask >> (16 * c)));
   }
   const int32_t* sums = t.sums;
   const uint8_t *row = t.rows, *residual = t.residual;

@@ -1,6 +1,7 @@
 #include "lowbit/requantize.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -22,8 +23,6 @@ constexpr Variant<RequantizeFn> kRequantize[] = {
     {Isa::scalar, requantize_scalar},
 };
 
-constexpr float kFixedPointLimit = 1073741824.0f;  // 2^30: the fixed-point roundings' shifts stay within 64 bits
-
 [[noreturn]] void fail(const char* function, const std::string& what) {
   throw std::invalid_argument(std::string(function) + ": " + what);
 }
@@ -38,42 +37,48 @@ void check_zero_point(const char* function, const char* name, int32_t zero_point
   }
 }
 
-// `where` is made only for the message: this runs once per channel of every call.
-template <typename Where>
-void check_scale(const char* function, float s, bool fixed_point, Where&& where) {
-  if (!(s > 0.0f && s <= __FLT_MAX__))
-    fail(function, where() + " is " + std::to_string(s) + ", must be finite and > 0");
+constexpr float kFixedPointLimit = 0x1p30f;  // the fixed-point roundings' shifts stay within 64 bits
+
+void check_scale(const char* function, const std::string& name, float s, bool fixed_point) {
+  if (!(s > 0.0f && s <= __FLT_MAX__)) fail(function, name + " is " + std::to_string(s) + ", must be finite and > 0");
   if (fixed_point && s >= kFixedPointLimit) {
-    fail(function, where() + " is " + std::to_string(s) + ", must be below 2^30 with fixed-point rounding");
+    fail(function, name + " is " + std::to_string(s) + ", must be below 2^30 with fixed-point rounding");
   }
 }
 
-FixedPoint fixed_point(float scale) {
-  FixedPoint f;
-  int shift = 0;
-  fixed_point_multiplier(scale, f.m0, shift);
-  f.shift = shift;
-  return f;
-}
-
-void check_scales(const char* function, const Epilogue& e, int64_t n, bool fixed_point) {
+// Checks all scales and returns the greatest. Their bits, as whole numbers, are in the same order: this runs for every
+// channel of every call, and so in vectors.
+float check_scales(const char* function, const Epilogue& e, int64_t n, bool fixed_point) {
   if (e.scale_count != 1 && e.scale_count != n) {
     fail(function, "scale_count is " + std::to_string(e.scale_count) + ", must be 1 or n = " + std::to_string(n));
   }
   if (e.scale_count > 0 && !e.scale)
     fail(function, "scale is null for an output of " + std::string(dtype_name(e.out_dtype)));
+  int32_t least = 1, greatest = 0;
   for (int64_t j = 0; j < e.scale_count; ++j) {
-    check_scale(function, e.scale[j], fixed_point, [j] { return "scale[" + std::to_string(j) + "]"; });
+    const int32_t bits = std::bit_cast<int32_t>(e.scale[j]);
+    least = std::min(least, bits);
+    greatest = std::max(greatest, bits);
   }
+  const float limit = fixed_point ? kFixedPointLimit : __builtin_inff();
+  if (least < 1 || greatest >= std::bit_cast<int32_t>(limit)) {
+    for (int64_t j = 0; j < e.scale_count; ++j)
+      check_scale(function, "scale[" + std::to_string(j) + "]", e.scale[j], fixed_point);
+  }
+  return std::bit_cast<float>(greatest);
 }
 
-// A multiplier below 2^-32 takes every int32 to 0, in both roundings; so does 2^-33, whose shifts fit 64 bits.
-FixedPoint capped(FixedPoint f) { return f.shift < -32 ? FixedPoint{1 << 30, -32} : f; }
+// The pair of a multiplier. Below 2^-32 it takes every int32 to 0, in both roundings; so does 2^-33, whose shifts fit
+// 64 bits and which stands for all of them (subnormals among them).
+FixedPoint fixed_point(float scale) {
+  const int32_t bits = std::bit_cast<int32_t>(scale), shift = (bits >> 23) - 126;
+  return shift < -32 ? FixedPoint{1 << 30, -32} : FixedPoint{((bits & 0x7fffff) | 0x800000) << 7, shift};
+}
 
 }  // namespace
 
 void fixed_point_multiplier(float scale, int32_t& m0, int& shift) {
-  check_scale("fixed_point_multiplier", scale, false, [] { return std::string("scale"); });
+  check_scale("fixed_point_multiplier", "scale", scale, false);
   m0 = static_cast<int32_t>(std::ldexp(std::frexp(scale, &shift), 31));  // exact: a float has 24 bits
 }
 
@@ -85,7 +90,7 @@ Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int
     return q;
   }
   const bool fixed = is_code(q.out_dtype) && q.rounding != Rounding::nearest_even;
-  check_scales(function, q, n, fixed);
+  const float greatest = check_scales(function, q, n, fixed);
   q.scale_step = q.scale_count == 1 ? 0 : 1;
   if (q.out_dtype == DType::f32) {
     if (q.residual && q.residual_dtype != DType::f32) fail(function, "a float32 output takes a float32 residual");
@@ -104,19 +109,21 @@ Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int
   if (q.residual) {
     if (!is_code(q.residual_dtype)) fail(function, "an 8-bit output takes an int8 or uint8 residual");
     check_zero_point(function, "residual_zero_point", q.residual_zero_point, q.residual_dtype);
-    check_scale(function, q.residual_scale, fixed, [] { return std::string("residual_scale"); });
+    check_scale(function, "residual_scale", q.residual_scale, fixed);
   }
-  q.may_overflow = q.residual && q.residual_scale > 1048576.0f;
-  for (int64_t j = 0; j < q.scale_count; ++j) q.may_overflow |= q.scale[j] > 0.5f;
+  q.may_overflow = greatest > 0.5f || (q.residual && q.residual_scale > 1048576.0f);
   if (fixed) {
-    FixedPoint* pairs = scratch<FixedPoint>(ScratchSlot::fixed_point, static_cast<size_t>(q.scale_count));
-    for (int64_t j = 0; j < q.scale_count; ++j) pairs[j] = capped(fixed_point(q.scale[j]));
-    q.fixed = pairs;
-    if (q.residual) {
-      FixedPoint r = fixed_point(q.residual_scale);
-      r.shift -= 16;
-      q.residual_fixed = capped(r);
+    int32_t* m0 = scratch<int32_t>(ScratchSlot::fixed_point, static_cast<size_t>(2 * q.scale_count));
+    int32_t* shift = m0 + q.scale_count;
+    for (int64_t j = 0; j < q.scale_count; ++j) {
+      const FixedPoint pair = fixed_point(q.scale[j]);
+      m0[j] = pair.m0;
+      shift[j] = pair.shift;
     }
+    q.m0 = m0;
+    q.shift = shift;
+    if (q.residual) q.residual_fixed = fixed_point(q.residual_scale * 0x1p-16f);
+    q.below_half = greatest < 0.5f && (!q.residual || q.residual_fixed.shift < 0);
   }
   return q;
 }

@@ -18,26 +18,27 @@ LOWBIT_TARGET_BEGIN_AVX512_VNNI
 
 // An epilogue with code outputs in registers.
 struct CodesAvx512 {
-  __m512 top, bottom;  // hi - zero_point, lo - zero_point
-  __m512i zero_point;  // 32 bit
+  __m512 top;  // hi - zero_point
   __m512i zero_point16, lo8, hi8, order;
   __m512 residual_scale;
   __m512i residual_zero_point;
+  __m512i nudge;   // fixed point: 2^31 in 64 bits for gemmlowp
+  __mmask16 away;  // all for gemmlowp, whose second rounding goes away from zero
   bool is_signed, residual_is_signed;
-  bool limits, shifts, clamps;  // top, zero_point and lo8..hi8 matter
+  bool limits, shifts, clamps;  // top, zero_point16 and lo8..hi8 matter
 };
 
 static inline CodesAvx512 codes_avx512(const Requantizer& q) {
   CodesAvx512 e;
   e.top = _mm512_set1_ps((float)(q.hi - q.zero_point));
-  e.bottom = _mm512_set1_ps((float)(q.lo - q.zero_point));
-  e.zero_point = _mm512_set1_epi32(q.zero_point);
   e.zero_point16 = _mm512_set1_epi16((short)q.zero_point);
   e.lo8 = _mm512_set1_epi8((char)q.lo);
   e.hi8 = _mm512_set1_epi8((char)q.hi);
   e.order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   e.residual_scale = _mm512_set1_ps(q.residual_scale);
   e.residual_zero_point = _mm512_set1_epi32(q.residual_zero_point);
+  e.nudge = _mm512_set1_epi64(q.rounding == Rounding::gemmlowp ? int64_t{1} << 31 : 0);
+  e.away = q.rounding == Rounding::gemmlowp ? 0xffff : 0;
   e.is_signed = q.out_dtype == DType::s8;
   e.residual_is_signed = q.residual_dtype == DType::s8;
   e.limits = q.may_overflow;
@@ -46,23 +47,19 @@ static inline CodesAvx512 codes_avx512(const Requantizer& q) {
   return e;
 }
 
-static inline __m512 scaled_avx512(__m512i acc, __m512 scale) { return _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale); }
+static inline __m512 scaled_avx512(const CodesAvx512&, __m512i acc, __m512 scale) {
+  return _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
+}
 
 // f + float(r - zero point) * scale for 16 residual codes.
-static inline __m512 add_residual_avx512(const CodesAvx512& e, __m512 f, __m128i r) {
+static inline __m512 add_residual_avx512(const CodesAvx512& e, const Requantizer&, __m512 f, __m128i r) {
   const __m512i wide = e.residual_is_signed ? _mm512_cvtepi8_epi32(r) : _mm512_cvtepu8_epi32(r);
   const __m512 shifted = _mm512_cvtepi32_ps(_mm512_sub_epi32(wide, e.residual_zero_point));
   return _mm512_add_ps(f, _mm512_mul_ps(shifted, e.residual_scale));
 }
 
-// 64 codes of four scaled vectors, in their order.
-static inline __m512i round64_avx512(const CodesAvx512& e, __m512 f0, __m512 f1, __m512 f2, __m512 f3) {
-  if (e.limits) {
-    f0 = _mm512_min_ps(f0, e.top), f1 = _mm512_min_ps(f1, e.top);
-    f2 = _mm512_min_ps(f2, e.top), f3 = _mm512_min_ps(f3, e.top);
-  }
-  __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(f0), _mm512_cvtps_epi32(f1));
-  __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(f2), _mm512_cvtps_epi32(f3));
+// 64 codes of words packed from four vectors, in the order of these.
+static inline __m512i bytes64_avx512(const CodesAvx512& e, __m512i low, __m512i high) {
   if (e.shifts) {
     low = _mm512_adds_epi16(low, e.zero_point16);
     high = _mm512_adds_epi16(high, e.zero_point16);
@@ -75,10 +72,15 @@ static inline __m512i round64_avx512(const CodesAvx512& e, __m512 f0, __m512 f1,
   return e.clamps ? _mm512_min_epu8(_mm512_max_epu8(y, e.lo8), e.hi8) : y;
 }
 
-// 16 codes of one scaled vector.
-static inline __m128i round16_avx512(const CodesAvx512& e, __m512 f) {
-  const __m512i i = _mm512_cvtps_epi32(_mm512_max_ps(_mm512_min_ps(f, e.top), e.bottom));
-  return _mm512_cvtepi32_epi8(_mm512_add_epi32(i, e.zero_point));
+// 64 codes of four scaled vectors, in their order.
+template <bool kResidual>
+static inline __m512i round64_avx512(const CodesAvx512& e, __m512 f0, __m512 f1, __m512 f2, __m512 f3) {
+  if (e.limits) {
+    f0 = _mm512_min_ps(f0, e.top), f1 = _mm512_min_ps(f1, e.top);
+    f2 = _mm512_min_ps(f2, e.top), f3 = _mm512_min_ps(f3, e.top);
+  }
+  return bytes64_avx512(e, _mm512_packs_epi32(_mm512_cvtps_epi32(f0), _mm512_cvtps_epi32(f1)),
+                        _mm512_packs_epi32(_mm512_cvtps_epi32(f2), _mm512_cvtps_epi32(f3)));
 }
 
 // Scales, biases and the like of channels j..j+15 under a mask; one for all where step is 0.
@@ -95,33 +97,12 @@ static inline const uint8_t* residual_codes_avx512(const Requantizer& q, int64_t
   return (const uint8_t*)q.residual + i * q.residual_stride + j;
 }
 
-static inline void codes_row_avx512(const CodesAvx512& e, const int32_t* acc, int64_t i, int64_t j, int64_t cols,
-                                    uint8_t* y, const Requantizer& q) {
-  int64_t c = 0;
-  for (; c + 64 <= cols; c += 64) {
-    __m512 f[4];
-    for (int v = 0; v < 4; ++v) {
-      const int64_t at = c + 16 * v;
-      f[v] = scaled_avx512(load_acc_avx512(acc + at, q, j + at, 0xffff), channel_scales_avx512(q, j + at, 0xffff));
-      if (q.residual) {
-        f[v] = add_residual_avx512(e, f[v], _mm_loadu_si128((const __m128i*)residual_codes_avx512(q, i, j + at)));
-      }
-    }
-    _mm512_storeu_si512(y + c, round64_avx512(e, f[0], f[1], f[2], f[3]));
-  }
-  for (; c < cols; c += 16) {
-    const __mmask16 mask = cols - c < 16 ? (__mmask16)((1u << (cols - c)) - 1) : (__mmask16)0xffff;
-    __m512 f = scaled_avx512(load_acc_avx512(acc + c, q, j + c, mask), channel_scales_avx512(q, j + c, mask));
-    if (q.residual) f = add_residual_avx512(e, f, _mm_maskz_loadu_epi8(mask, residual_codes_avx512(q, i, j + c)));
-    _mm_mask_storeu_epi8(y + c, mask, round16_avx512(e, f));
-  }
-}
-
 static inline void floats_row_avx512(const int32_t* acc, int64_t i, int64_t j, int64_t cols, float* y,
                                      const Requantizer& q) {
   for (int64_t c = 0; c < cols; c += 16) {
     const __mmask16 mask = cols - c < 16 ? (__mmask16)((1u << (cols - c)) - 1) : (__mmask16)0xffff;
-    __m512 f = scaled_avx512(load_acc_avx512(acc + c, q, j + c, mask), channel_scales_avx512(q, j + c, mask));
+    __m512 f = _mm512_cvtepi32_ps(load_acc_avx512(acc + c, q, j + c, mask));
+    f = _mm512_mul_ps(f, channel_scales_avx512(q, j + c, mask));
     if (q.float_bias) f = _mm512_add_ps(f, _mm512_maskz_loadu_ps(mask, q.float_bias + j + c));
     if (q.residual) {
       const float* r = (const float*)q.residual + i * q.residual_stride + j + c;
@@ -139,18 +120,116 @@ static inline void sums_row_avx512(const int32_t* acc, int64_t j, int64_t cols, 
   }
 }
 
-// Eight 64-bit x * m0 * 2^(shift - 31), |x| < 2^31, rounded as in requantize_scalar.cpp. A lane of `pairs` is a
-// FixedPoint.
-static inline __m512i multiply_fixed_avx512(__m512i x, __m512i pairs, Rounding rounding) {
-  const __m512i zero = _mm512_setzero_si512(), one = _mm512_set1_epi64(1), shift = _mm512_srai_epi64(pairs, 32);
+// Fixed-point multipliers below 1/2 of 16 channels.
+//
+// With h = x * m0 * 2^-31 rounded, gemmlowp's up from the half and single's down, and r = -shift > 0, both roundings
+// have the form v = (t + 1) >> 1, t = (h + away) >> (r - 1): gemmlowp's second rounding, half away from zero, is
+// (h - (h < 0) + 2^(r - 1)) >> r, and single's h needs no more than its floor. No step leaves 32 bits but the products,
+// and v's own is done on words. h is the upper half of 2 m0 x, but 2 m0 fits no int32: with m = 2 m0 - 2^32 it is
+// x + (m x >> 32).
+struct FixedAvx512 {
+  __m512i m, m_odd, right;  // m_odd: m's odd elements in the place of the even ones; right = r - 1
+};
+
+static inline FixedAvx512 fixed_avx512(__m512i m0, __m512i shift) {
+  const __m512i m = _mm512_slli_epi32(m0, 1);
+  return {m, _mm512_srli_epi64(m, 32), _mm512_xor_si512(shift, _mm512_set1_epi32(-1))};
+}
+
+static inline FixedAvx512 channel_fixed_avx512(const Requantizer& q, int64_t j, __mmask16 mask) {
+  if (!q.scale_step) return fixed_avx512(_mm512_set1_epi32(*q.m0), _mm512_set1_epi32(*q.shift));
+  return fixed_avx512(_mm512_maskz_loadu_epi32(mask, q.m0 + j), _mm512_maskz_loadu_epi32(mask, q.shift + j));
+}
+
+// t
+static inline __m512i scaled_avx512(const CodesAvx512& e, __m512i x, FixedAvx512 s) {
+  const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(x, s.m), e.nudge);
+  const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(x, 32), s.m_odd), e.nudge);
+  const __m512i high =
+      _mm512_castps_si512(_mm512_mask_movehdup_ps(_mm512_castsi512_ps(odd), 0x5555, _mm512_castsi512_ps(even)));
+  const __m512i h = _mm512_add_epi32(x, high);
+  return _mm512_srav_epi32(_mm512_mask_add_epi32(h, e.away, h, _mm512_srai_epi32(h, 31)), s.right);
+}
+
+// (t + 1) >> 1 on words
+static inline __m512i half_words_avx512(__m512i t) {
+  return _mm512_srai_epi16(_mm512_adds_epi16(t, _mm512_set1_epi16(1)), 1);
+}
+
+static inline __m512i half_dwords_avx512(__m512i t) {
+  return _mm512_srai_epi32(_mm512_add_epi32(t, _mm512_set1_epi32(1)), 1);
+}
+
+// v with its residual, in full.
+static inline __m512i add_residual_avx512(const CodesAvx512& e, const Requantizer& q, __m512i t, __m128i r) {
+  const __m512i wide = e.residual_is_signed ? _mm512_cvtepi8_epi32(r) : _mm512_cvtepu8_epi32(r);
+  const __m512i x = _mm512_slli_epi32(_mm512_sub_epi32(wide, e.residual_zero_point), 16);
+  const FixedAvx512 s = fixed_avx512(_mm512_set1_epi32(q.residual_fixed.m0), _mm512_set1_epi32(q.residual_fixed.shift));
+  return _mm512_add_epi32(half_dwords_avx512(t), half_dwords_avx512(scaled_avx512(e, x, s)));
+}
+
+// 64 codes of four vectors: t, or v where they have their residuals.
+template <bool kResidual>
+static inline __m512i round64_avx512(const CodesAvx512& e, __m512i t0, __m512i t1, __m512i t2, __m512i t3) {
+  const __m512i low = _mm512_packs_epi32(t0, t1), high = _mm512_packs_epi32(t2, t3);
+  if (kResidual) return bytes64_avx512(e, low, high);
+  return bytes64_avx512(e, half_words_avx512(low), half_words_avx512(high));
+}
+
+// The two ways from sums to codes: by float arithmetic (Finish::floats) or by fixed-point multipliers below 1/2.
+template <bool kFixed>
+struct ScaleAvx512 {
+  using Channels = __m512;
+  using Scaled = __m512;
+  static inline __attribute__((always_inline)) Channels at(const Requantizer& q, int64_t j, __mmask16 mask) {
+    return channel_scales_avx512(q, j, mask);
+  }
+};
+template <>
+struct ScaleAvx512<true> {
+  using Channels = FixedAvx512;
+  using Scaled = __m512i;
+  static inline __attribute__((always_inline)) Channels at(const Requantizer& q, int64_t j, __mmask16 mask) {
+    return channel_fixed_avx512(q, j, mask);
+  }
+};
+
+template <bool kFixed, bool kResidual>
+static inline void codes_row_avx512(const CodesAvx512& e, const int32_t* acc, int64_t i, int64_t j, int64_t cols,
+                                    uint8_t* y, const Requantizer& q) {
+  const auto scaled = [&](int64_t c, __mmask16 mask) __attribute__((always_inline)) {
+    const __m512i x = load_acc_avx512(acc + c, q, j + c, mask);
+    const typename ScaleAvx512<kFixed>::Scaled v = scaled_avx512(e, x, ScaleAvx512<kFixed>::at(q, j + c, mask));
+    if constexpr (kResidual) {
+      return add_residual_avx512(e, q, v, _mm_maskz_loadu_epi8(mask, residual_codes_avx512(q, i, j + c)));
+    } else {
+      return v;
+    }
+  };
+  int64_t c = 0;
+  for (; c + 64 <= cols; c += 64) {
+    const __m512i codes = round64_avx512<kResidual>(e, scaled(c, 0xffff), scaled(c + 16, 0xffff),
+                                                    scaled(c + 32, 0xffff), scaled(c + 48, 0xffff));
+    _mm512_storeu_si512(y + c, codes);
+  }
+  for (; c < cols; c += 16) {
+    const __mmask16 mask = cols - c < 16 ? (__mmask16)((1u << (cols - c)) - 1) : (__mmask16)0xffff;
+    const auto v = scaled(c, mask);
+    _mm_mask_storeu_epi8(y + c, mask, _mm512_castsi512_si128(round64_avx512<kResidual>(e, v, v, v, v)));
+  }
+}
+
+// Eight 64-bit x * m0 * 2^(shift - 31), |x| < 2^31, rounded as in requantize_scalar.cpp.
+static inline __m512i multiply_wide_avx512(__m512i x, __m512i m0, __m512i shift, Rounding rounding) {
+  const __m512i zero = _mm512_setzero_si512(), one = _mm512_set1_epi64(1);
   if (rounding == Rounding::single) {
     const __m512i right = _mm512_sub_epi64(_mm512_set1_epi64(31), shift);
     const __m512i half = _mm512_sllv_epi64(one, _mm512_sub_epi64(right, one));
-    return _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(x, pairs), half), right);
+    return _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(x, m0), half), right);
   }
   x = _mm512_sllv_epi64(x, _mm512_max_epi64(shift, zero));
   x = _mm512_max_epi64(_mm512_min_epi64(x, _mm512_set1_epi64(INT32_MAX)), _mm512_set1_epi64(INT32_MIN));
-  const __m512i product = _mm512_add_epi64(_mm512_mul_epi32(x, pairs), _mm512_set1_epi64(int64_t{1} << 30));
+  const __m512i product = _mm512_add_epi64(_mm512_mul_epi32(x, m0), _mm512_set1_epi64(int64_t{1} << 30));
   const __m512i high = _mm512_srai_epi64(product, 31);
   const __m512i right = _mm512_max_epi64(_mm512_sub_epi64(zero, shift), zero);
   const __m512i half = _mm512_srli_epi64(_mm512_sllv_epi64(one, right), 1);
@@ -159,62 +238,31 @@ static inline __m512i multiply_fixed_avx512(__m512i x, __m512i pairs, Rounding r
   return _mm512_srav_epi64(_mm512_mask_sub_epi64(sum, away, sum, one), right);
 }
 
-// Channels [c, c + 8) of a row, less where the mask says so.
-static inline void fixed8_avx512(const int32_t* acc, int64_t i, int64_t j, __mmask8 mask, uint8_t* y,
-                                 const Requantizer& q) {
-  int64_t residual_pair;
-  __builtin_memcpy(&residual_pair, &q.residual_fixed, sizeof(residual_pair));
+// Any fixed-point multipliers: channels [j, j + 8) of a row, less where the mask says so.
+static inline void wide8_avx512(const int32_t* acc, int64_t i, int64_t j, __mmask8 mask, uint8_t* y,
+                                const Requantizer& q) {
+  const auto channels = [&](const int32_t* of) __attribute__((always_inline)) {
+    return q.scale_step ? _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask, of + j)) : _mm512_set1_epi64(*of);
+  };
   const __m512i lo = _mm512_set1_epi64(q.lo - q.zero_point), hi = _mm512_set1_epi64(q.hi - q.zero_point);
   const __m512i x = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(load_acc_avx512(acc, q, j, mask)));
-  const int64_t* pair = (const int64_t*)(q.fixed + j * q.scale_step);
-  const __m512i pairs = q.scale_step ? _mm512_maskz_loadu_epi64(mask, pair) : _mm512_set1_epi64(*pair);
-  __m512i v = multiply_fixed_avx512(x, pairs, q.rounding);
+  __m512i v = multiply_wide_avx512(x, channels(q.m0), channels(q.shift), q.rounding);
   if (q.residual) {
     const __m128i codes = _mm_maskz_loadu_epi8(mask, residual_codes_avx512(q, i, j));
     const __m512i r = q.residual_dtype == DType::s8 ? _mm512_cvtepi8_epi64(codes) : _mm512_cvtepu8_epi64(codes);
     const __m512i shifted = _mm512_slli_epi64(_mm512_sub_epi64(r, _mm512_set1_epi64(q.residual_zero_point)), 16);
-    v = _mm512_add_epi64(v, multiply_fixed_avx512(shifted, _mm512_set1_epi64(residual_pair), q.rounding));
+    v = _mm512_add_epi64(v, multiply_wide_avx512(shifted, _mm512_set1_epi64(q.residual_fixed.m0),
+                                                 _mm512_set1_epi64(q.residual_fixed.shift), q.rounding));
   }
   v = _mm512_add_epi64(_mm512_min_epi64(_mm512_max_epi64(v, lo), hi), _mm512_set1_epi64(q.zero_point));
   _mm_mask_storeu_epi8(y, mask, _mm512_cvtepi64_epi8(v));
 }
 
-// Sixteen x * m0 * 2^-(31 + right) by gemmlowp's rounding, 0 <= right <= 31: nothing leaves 32 bits but the products.
-static inline __m512i multiply_gemmlowp16_avx512(__m512i x, __m512i m0, __m512i right) {
-  const __m512i nudge = _mm512_set1_epi64(int64_t{1} << 30), one = _mm512_set1_epi32(1);
-  const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(x, m0), nudge);
-  const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(x, 32), _mm512_srli_epi64(m0, 32)), nudge);
-  const __m512i high = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 31), _mm512_slli_epi64(odd, 1));
-  const __m512i mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
-  const __m512i half = _mm512_srli_epi32(mask, 1);
-  const __m512i threshold = _mm512_mask_add_epi32(half, _mm512_movepi32_mask(high), half, one);
-  const __mmask16 up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, mask), threshold);
-  const __m512i y = _mm512_srav_epi32(high, right);
-  return _mm512_mask_add_epi32(y, up, y, one);
-}
-
-static inline void fixed_row_avx512(const int32_t* acc, int64_t i, int64_t j, int64_t cols, uint8_t* y,
-                                    const Requantizer& q) {
-  const __m512i m0s = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  const __m512i lo = _mm512_set1_epi32(q.lo - q.zero_point), hi = _mm512_set1_epi32(q.hi - q.zero_point);
-  for (int64_t c = 0; c < cols; c += 16) {
-    const __mmask16 mask = cols - c < 16 ? (__mmask16)((1u << (cols - c)) - 1) : (__mmask16)0xffff;
-    if (q.rounding == Rounding::gemmlowp && !q.residual) {
-      const int64_t* pair = (const int64_t*)(q.fixed + (j + c) * q.scale_step);
-      const __m512i first = q.scale_step ? _mm512_maskz_loadu_epi64((__mmask8)mask, pair) : _mm512_set1_epi64(*pair);
-      const __m512i second = q.scale_step ? _mm512_maskz_loadu_epi64((__mmask8)(mask >> 8), pair + 8) : first;
-      const __m512i m0 = _mm512_permutex2var_epi32(first, m0s, second);
-      const __m512i shift = _mm512_permutex2var_epi32(first, _mm512_or_si512(m0s, _mm512_set1_epi32(1)), second);
-      const __m512i right = _mm512_sub_epi32(_mm512_setzero_si512(), shift);
-      if (_mm512_cmpgt_epu32_mask(right, _mm512_set1_epi32(31)) == 0) {
-        __m512i v = multiply_gemmlowp16_avx512(load_acc_avx512(acc + c, q, j + c, mask), m0, right);
-        v = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(v, lo), hi), _mm512_set1_epi32(q.zero_point));
-        _mm_mask_storeu_epi8(y + c, mask, _mm512_cvtepi32_epi8(v));
-        continue;
-      }
-    }
-    fixed8_avx512(acc + c, i, j + c, (__mmask8)mask, y + c, q);
-    if (mask >> 8) fixed8_avx512(acc + c + 8, i, j + c + 8, (__mmask8)(mask >> 8), y + c + 8, q);
+static inline void wide_row_avx512(const CodesAvx512&, const int32_t* acc, int64_t i, int64_t j, int64_t cols,
+                                   uint8_t* y, const Requantizer& q) {
+  for (int64_t c = 0; c < cols; c += 8) {
+    const __mmask8 mask = cols - c < 8 ? (__mmask8)((1u << (cols - c)) - 1) : (__mmask8)0xff;
+    wide8_avx512(acc + c, i, j + c, mask, y + c, q);
   }
 }
 
@@ -229,14 +277,16 @@ static inline void requantize_rows_avx512(const int32_t* acc, int64_t acc_stride
     for (int64_t r = 0; r < rows; ++r) {
       floats_row_avx512(acc + r * acc_stride, i + r, j, cols, (float*)y + (i + r) * y_stride + j, q);
     }
-  } else if (q.rounding == Rounding::nearest_even) {
-    const CodesAvx512 e = codes_avx512(q);
-    for (int64_t r = 0; r < rows; ++r) {
-      codes_row_avx512(e, acc + r * acc_stride, i + r, j, cols, (uint8_t*)y + (i + r) * y_stride + j, q);
-    }
   } else {
+    const CodesAvx512 e = codes_avx512(q);
+    const bool fixed = finish_of(q) == Finish::fixed;
+    const auto codes_row = finish_of(q) == Finish::any ? wide_row_avx512
+                           : fixed && q.residual       ? codes_row_avx512<true, true>
+                           : fixed                     ? codes_row_avx512<true, false>
+                           : q.residual                ? codes_row_avx512<false, true>
+                                                       : codes_row_avx512<false, false>;
     for (int64_t r = 0; r < rows; ++r) {
-      fixed_row_avx512(acc + r * acc_stride, i + r, j, cols, (uint8_t*)y + (i + r) * y_stride + j, q);
+      codes_row(e, acc + r * acc_stride, i + r, j, cols, (uint8_t*)y + (i + r) * y_stride + j, q);
     }
   }
 }

@@ -13,11 +13,23 @@ struct FixedPoint {
 
 // A checked epilogue: lo and hi narrowed to the output's type, fixed-point pairs made where the rounding wants them.
 struct Requantizer : Epilogue {
-  int64_t scale_step = 0;             // channel j's multiplier is scale[j * scale_step], fixed[j * scale_step]
-  const FixedPoint* fixed = nullptr;  // gemmlowp and single
-  FixedPoint residual_fixed;          // of residual_scale * 2^-16
-  bool may_overflow = true;           // a scaled sum can leave int32 (scales above 1/2, residual scale above 2^20)
+  int64_t scale_step = 0;          // channel j's multiplier is scale[j * scale_step], and so for the next two
+  const int32_t* m0 = nullptr;     // gemmlowp and single
+  const int32_t* shift = nullptr;  // at least -32
+  FixedPoint residual_fixed;       // of residual_scale * 2^-16
+  bool below_half = false;         // gemmlowp and single: every shift, the residual's too, is negative
+  bool may_overflow = true;        // a scaled sum can leave int32 (scales above 1/2, residual scale above 2^20)
 };
+
+// How a kernel that fuses the epilogue takes it: codes by float arithmetic, codes by fixed-point multipliers below 1/2,
+// or whatever else there is, by requantize_rows of its level.
+enum class Finish { floats, fixed, any };
+
+inline Finish finish_of(const Requantizer& q) {
+  if (q.out_dtype != DType::s8 && q.out_dtype != DType::u8) return Finish::any;
+  if (q.rounding == Rounding::nearest_even) return Finish::floats;
+  return q.below_half ? Finish::fixed : Finish::any;
+}
 
 // Checks an epilogue over n channels and prepares it; throws std::invalid_argument naming `function`. The result
 // borrows the epilogue's arrays and the calling thread's scratch (slot fixed_point) until that thread's next call.

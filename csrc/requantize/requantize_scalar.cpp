@@ -48,7 +48,7 @@ int32_t code_nearest_even(int32_t acc, int64_t i, int64_t j, const Requantizer& 
 }
 
 int32_t code_fixed_point(int32_t acc, int64_t i, int64_t j, const Requantizer& q) {
-  int64_t v = multiply(acc, q.fixed[j * q.scale_step], q.rounding);
+  int64_t v = multiply(acc, {q.m0[j * q.scale_step], q.shift[j * q.scale_step]}, q.rounding);
   if (q.residual) v += multiply(residual_code(q, i, j) * 65536, q.residual_fixed, q.rounding);
   return static_cast<int32_t>(clamp(q.zero_point + v, q.lo, q.hi));
 }
