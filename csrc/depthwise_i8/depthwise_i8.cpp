@@ -92,8 +92,8 @@ void fill_lane_order(int64_t c, T* to, Value&& value) {
   }
 }
 
-void check(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& s, int32_t x_zero_point,
-           const PackedDepthwiseI8& w, const void* y, int64_t ldy, const Epilogue& epilogue) {
+Requantizer check(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& s, int32_t x_zero_point,
+                  const PackedDepthwiseI8& w, const void* y, int64_t ldy, const Epilogue& epilogue) {
   check_conv2d_shape(kName, s);
   if (s.groups != s.c || s.c != s.oc) {
     fail("groups = " + std::to_string(s.groups) + ", c = " + std::to_string(s.c) + " and oc = " + std::to_string(s.oc) +
@@ -123,8 +123,8 @@ void check(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& s, int3
   if (epilogue.residual && epilogue.residual_stride < s.c) {
     fail("residual_stride is " + std::to_string(epilogue.residual_stride) + ", c is " + std::to_string(s.c));
   }
-  requantize(nullptr, s.c, 0, s.c, nullptr, ldy, epilogue);  // checks the epilogue
   if (s.batch > 0 && ((!x && s.h * s.w > 0) || !y)) fail("x or y is null");
+  return make_requantizer(kName, epilogue, s.c);
 }
 
 // int8 codes as uint8: x ^ 0x80 = x + 128, and so for the zero point.
@@ -176,19 +176,15 @@ void run_rows(const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Da
 }
 
 // The fused walk for this geometry and epilogue, or null.
-DepthwiseWalkI8Fn pick_walk(const Conv2dShape& s, const Epilogue& e, Isa isa) {
+DepthwiseWalkI8Fn pick_walk(const Conv2dShape& s, const Requantizer& q, Isa isa) {
   if (s.kh != s.kw || s.stride_h != s.stride_w || s.stride_h > 2 || s.dilation_h != 1 || s.dilation_w != 1)
     return nullptr;
-  const bool codes = e.out_dtype == DType::s8 || e.out_dtype == DType::u8;
-  if (!codes || e.rounding != Rounding::nearest_even || e.residual) return nullptr;
-  bool below_one = true;
-  for (int64_t j = 0; j < e.scale_count; ++j) below_one &= e.scale[j] < 1.0f;
-  if (!below_one) return nullptr;
+  if (finish_of(q) == Finish::any || q.residual || q.max_scale >= 1.0f) return nullptr;
   return s.kh == 3 ? pick(kWalks3, isa) : s.kh == 5 ? pick(kWalks5, isa) : nullptr;
 }
 
 void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Data& d, void* y,
-              int64_t ldy, const Epilogue& e, int threads) {
+              int64_t ldy, const Requantizer& e, int threads) {
   const int32_t shift = e.out_dtype == DType::s8 ? 128 : 0;
   const int64_t out_h = s.out_h(), blocks = block_count(s.c);
   const DepthwiseWalkI8 whole{.x = in.x,
@@ -203,12 +199,10 @@ void run_walk(DepthwiseWalkI8Fn fn, const Input& in, const Conv2dShape& s, const
                               .weights = d.weights.data(),
                               .slots = int64_t(d.tap_of_slot.size()),
                               .sums = d.sums.data(),
-                              .bias = e.bias,
-                              .scale = e.scale,
-                              .scale_step = e.scale_count == 1 ? 0 : 1,
+                              .requantizer = &e,
                               .zero_point = e.zero_point + shift,
-                              .lo = uint8_t(std::clamp(e.lo, -shift, 255 - shift) + shift),
-                              .hi = uint8_t(std::clamp(e.hi, -shift, 255 - shift) + shift),
+                              .lo = uint8_t(e.lo + shift),
+                              .hi = uint8_t(e.hi + shift),
                               .flip = uint8_t(shift),
                               .y = static_cast<uint8_t*>(y),
                               .out_w = s.out_w(),
@@ -285,7 +279,7 @@ PackedDepthwiseI8 pack_depthwise_i8(const int8_t* w, const Conv2dShape& s) {
 void depthwise_conv2d_i8(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& s, int32_t x_zero_point,
                          const PackedDepthwiseI8& w, void* y, int64_t ldy, const Epilogue& epilogue, Isa isa,
                          int threads) {
-  check(x, x_dtype, ldx, s, x_zero_point, w, y, ldy, epilogue);
+  const Requantizer q = check(x, x_dtype, ldx, s, x_zero_point, w, y, ldy, epilogue);
   threads = resolve_threads(threads);
   if (s.batch == 0 || s.c == 0) return;
   const PackedDepthwiseI8::Data& d = *w.data;
@@ -298,8 +292,8 @@ void depthwise_conv2d_i8(const void* x, DType x_dtype, int64_t ldx, const Conv2d
   uint8_t* outside = reinterpret_cast<uint8_t*>(init + padded);
   std::memset(outside, in.zero_point, size_t(row_bytes));
   in.outside = outside;
-  if (const DepthwiseWalkI8Fn walk = pick_walk(s, epilogue, isa)) {
-    run_walk(walk, in, s, d, y, ldy, epilogue, threads);
+  if (const DepthwiseWalkI8Fn walk = pick_walk(s, q, isa)) {
+    run_walk(walk, in, s, d, y, ldy, q, threads);
     return;
   }
   for (int64_t p = 0; p < padded; ++p) init[p] = -int32_t{in.zero_point} * d.sums[size_t(p)];

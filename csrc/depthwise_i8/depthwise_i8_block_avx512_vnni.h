@@ -2,6 +2,7 @@
 #pragma once
 
 #include "depthwise_i8/depthwise_i8_kernel.h"
+#include "requantize/requantize_avx512.h"
 #include "target.h"
 
 #if LOWBIT_X86
@@ -17,23 +18,26 @@ namespace {
 #define LOWBIT_INLINE_LAMBDA __attribute__((always_inline))
 #define LOWBIT_INLINE LOWBIT_INLINE_LAMBDA inline
 
+// A block's own constants, in lane order.
+struct Constants {
+  alignas(64) int32_t init[kDepthwiseBlock];
+  alignas(64) int32_t scale[kDepthwiseBlock];  // float32, or a FixedAvx512's m, and these two
+  alignas(64) int32_t m_odd[kDepthwiseBlock];
+  alignas(64) int32_t right[kDepthwiseBlock];
+};
+
 // A block of channels, with what its pixels share.
 struct Block {
   int64_t first;   // channel
   __mmask64 mask;  // of its channels, in one copy
   const int8_t* weights;
-  const int32_t* init;  // these two in lane order
-  const float* scale;
+  const Constants* constants;
+  const int32_t* init;  // of constants
   int64_t w, ldx, out_w, ldy, end;
   __m512i outside;
   uint8_t* y;
   __m512i zero_point, lo, hi, flip;
-};
-
-// A block's own constants, in lane order.
-struct Constants {
-  alignas(64) int32_t init[kDepthwiseBlock];
-  alignas(64) float scale[kDepthwiseBlock];
+  CodesAvx512 codes;
 };
 
 // 64 values from `from` on, of which `width` are there, to lane order with their copies: the 4 x 4 lanes are
@@ -58,19 +62,30 @@ LOWBIT_INLINE void load_lane_order(const void* from, int64_t width, __m512i to[4
 // sum x * w - x_zero_point * sum w + bias: the second and third terms are where the accumulators start.
 LOWBIT_INLINE void fill_constants(const DepthwiseWalkI8& k, int64_t block, Constants& constants) {
   const int64_t first = block * kDepthwiseBlock, width = k.c - first;
-  __m512i bias[4] = {}, scale[4];
-  if (k.bias) load_lane_order(k.bias + first, width, bias);
-  if (k.scale_step == 0) {
-    scale[0] = scale[1] = scale[2] = scale[3] = _mm512_castps_si512(_mm512_set1_ps(k.scale[0]));
-  } else {
-    load_lane_order(k.scale + first, width, scale);
-  }
+  const Requantizer& q = *k.requantizer;
+  const auto channels = [&](const void* of, __m512i to[4]) LOWBIT_INLINE_LAMBDA {
+    if (q.scale_step == 0) {
+      to[0] = to[1] = to[2] = to[3] = _mm512_set1_epi32(*static_cast<const int32_t*>(of));
+    } else {
+      load_lane_order(static_cast<const int32_t*>(of) + first, width, to);
+    }
+  };
+  __m512i bias[4] = {}, scale[4], shift[4] = {};
+  if (q.bias) load_lane_order(q.bias + first, width, bias);
+  channels(q.m0 ? static_cast<const void*>(q.m0) : q.scale, scale);
+  if (q.m0) channels(q.shift, shift);
   const __m512i zero_point = _mm512_set1_epi32(k.outside[0]);
 #pragma GCC unroll 4
-  for (int q = 0; q < 4; ++q) {
-    const __m512i correction = _mm512_mullo_epi32(zero_point, _mm512_loadu_si512(k.sums + first + q * 16));
-    _mm512_store_si512(constants.init + q * 16, _mm512_sub_epi32(bias[q], correction));
-    _mm512_store_si512(constants.scale + q * 16, scale[q]);
+  for (int i = 0; i < 4; ++i) {
+    const __m512i correction = _mm512_mullo_epi32(zero_point, _mm512_loadu_si512(k.sums + first + i * 16));
+    _mm512_store_si512(constants.init + i * 16, _mm512_sub_epi32(bias[i], correction));
+    if (q.m0) {
+      const FixedAvx512 fixed = fixed_avx512(scale[i], shift[i]);
+      scale[i] = fixed.m;
+      _mm512_store_si512(constants.m_odd + i * 16, fixed.m_odd);
+      _mm512_store_si512(constants.right + i * 16, fixed.right);
+    }
+    _mm512_store_si512(constants.scale + i * 16, scale[i]);
   }
 }
 
@@ -79,8 +94,8 @@ LOWBIT_INLINE Block block_at(const DepthwiseWalkI8& k, int64_t block, const Cons
   return {.first = first,
           .mask = width >= 64 ? ~__mmask64{0} : (__mmask64{1} << width) - 1,
           .weights = k.weights + first * k.slots,
+          .constants = &constants,
           .init = constants.init,
-          .scale = constants.scale,
           .w = k.w,
           .ldx = k.ldx,
           .out_w = k.out_w,
@@ -91,11 +106,18 @@ LOWBIT_INLINE Block block_at(const DepthwiseWalkI8& k, int64_t block, const Cons
           .zero_point = _mm512_set1_epi16(static_cast<int16_t>(k.zero_point)),
           .lo = _mm512_set1_epi8(static_cast<char>(k.lo)),
           .hi = _mm512_set1_epi8(static_cast<char>(k.hi)),
-          .flip = _mm512_set1_epi8(static_cast<char>(k.flip))};
+          .flip = _mm512_set1_epi8(static_cast<char>(k.flip)),
+          .codes = codes_avx512(*k.requantizer)};
 }
 
-// Whether the output is plain uint8 with zero point 0, as after a ReLU: then the last steps of the epilogue do nothing.
-inline bool is_bare(const DepthwiseWalkI8& k) { return k.zero_point == 0 && k.lo == 0 && k.hi == 255 && k.flip == 0; }
+// What becomes of sums: bare where nearest_even gives plain uint8 with zero point 0, as after a ReLU, and the last
+// steps of the epilogue do nothing.
+enum class Ending { bare, floats, fixed };
+
+inline Ending ending_of(const DepthwiseWalkI8& k) {
+  if (k.requantizer->m0) return Ending::fixed;
+  return k.zero_point == 0 && k.lo == 0 && k.hi == 255 && k.flip == 0 ? Ending::bare : Ending::floats;
+}
 
 // The first pixels of kIn input rows, for each of kSets groups of output rows that share a register.
 template <int kIn, int kSets>
@@ -133,23 +155,34 @@ LOWBIT_INLINE __m512i load(const Rows<kIn, kSets>& rows, int r, int64_t offset, 
   }
 }
 
-// The epilogue of requantize.h for codes, nearest_even, scale < 1: rounding commutes with the clamp to whole numbers,
-// and saturating to int16 before the zero point is added cannot change what saturates to uint8. First two accumulators
-// to words, then four to bytes, which are in the natural order of channels.
-template <bool kBare>
-LOWBIT_INLINE __m512i words(__m512i acc0, __m512i acc1, const float* scale, const Block& b) {
-  const __m512 f0 = _mm512_mul_ps(_mm512_cvtepi32_ps(acc0), _mm512_loadu_ps(scale));
-  const __m512 f1 = _mm512_mul_ps(_mm512_cvtepi32_ps(acc1), _mm512_loadu_ps(scale + 16));
-  const __m512i v0 = _mm512_cvt_roundps_epi32(f0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512i v1 = _mm512_cvt_roundps_epi32(f1, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512i packed = _mm512_packs_epi32(v0, v1);
-  return kBare ? packed : _mm512_adds_epi16(packed, b.zero_point);
+// The epilogue of requantize.h for codes: nearest_even with scale < 1, where rounding commutes with the clamp to whole
+// numbers, or fixed-point multipliers below 1/2. Saturating to int16 before the zero point is added cannot change what
+// saturates to uint8. First two accumulators to words, whose constants start at `at`, then four to bytes, which are in
+// the natural order of channels.
+template <Ending kEnding>
+LOWBIT_INLINE __m512i words(__m512i acc0, __m512i acc1, int at, const Block& b) {
+  const Constants& c = *b.constants;
+  if constexpr (kEnding == Ending::fixed) {
+    const auto scaled = [&](__m512i acc, int i) LOWBIT_INLINE_LAMBDA {
+      const auto from = [i](const int32_t* of) LOWBIT_INLINE_LAMBDA { return _mm512_load_si512(of + i); };
+      return scaled_avx512(b.codes, acc, FixedAvx512{from(c.scale), from(c.m_odd), from(c.right)});
+    };
+    const __m512i packed = half_words_avx512(_mm512_packs_epi32(scaled(acc0, at), scaled(acc1, at + 16)));
+    return _mm512_adds_epi16(packed, b.zero_point);
+  } else {
+    const __m512 f0 = _mm512_mul_ps(_mm512_cvtepi32_ps(acc0), _mm512_load_ps(c.scale + at));
+    const __m512 f1 = _mm512_mul_ps(_mm512_cvtepi32_ps(acc1), _mm512_load_ps(c.scale + at + 16));
+    const __m512i v0 = _mm512_cvt_roundps_epi32(f0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512i v1 = _mm512_cvt_roundps_epi32(f1, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512i packed = _mm512_packs_epi32(v0, v1);
+    return kEnding == Ending::bare ? packed : _mm512_adds_epi16(packed, b.zero_point);
+  }
 }
 
-template <bool kBare>
+template <Ending kEnding>
 LOWBIT_INLINE __m512i bytes(__m512i words0, __m512i words1, const Block& b) {
   const __m512i y = _mm512_packus_epi16(words0, words1);
-  return kBare ? y : _mm512_xor_si512(_mm512_min_epu8(_mm512_max_epu8(y, b.lo), b.hi), b.flip);
+  return kEnding == Ending::bare ? y : _mm512_xor_si512(_mm512_min_epu8(_mm512_max_epu8(y, b.lo), b.hi), b.flip);
 }
 
 template <int kSets, bool kMasked>

@@ -13,6 +13,8 @@
 
 #include <cstdint>
 
+#include "requantize/requantize_kernel.h"
+
 namespace lowbit {
 
 constexpr int64_t kDepthwiseBlock = 64;
@@ -42,8 +44,9 @@ void depthwise_i8_row_avx512_vnni(const DepthwiseRowI8& r) noexcept;
 
 // A 3x3 or 5x5 kernel without dilation, stride 1 or 2 both ways, the epilogue fused: output rows [begin, end) of one
 // image and channel blocks [first_block, last_block).
-//   y = flip ^ min(max(sat_u8(zero_point + rne(float(acc) * scale)), lo), hi)
-// with scale < 1, so that the conversion to int32 cannot overflow.
+//   y = flip ^ min(max(sat_u8(zero_point + v), lo), hi)
+// with v = rne(float(acc) * scale), scale < 1, so that the conversion to int32 cannot overflow; or v from fixed-point
+// multipliers below 1/2 (see requantize_avx512.h).
 struct DepthwiseWalkI8 {
   const uint8_t* x;
   int64_t h, w, c, ldx, pad_top, pad_left;
@@ -51,11 +54,9 @@ struct DepthwiseWalkI8 {
   const uint8_t* outside;  // a row of padding: w * ldx bytes
   const int8_t* weights;   // slots (see depthwise_i8.cpp): 3x3 columns of three; 5x5 columns of four, then the last row
   int64_t slots;
-  const int32_t* sums;  // of a channel's weights, lane order
-  const int32_t* bias;  // or null
-  const float* scale;   // channel j's at j * scale_step
-  int64_t scale_step;
-  int32_t zero_point;  // these three in uint8 terms
+  const int32_t* sums;             // of a channel's weights, lane order
+  const Requantizer* requantizer;  // its bias and multipliers
+  int32_t zero_point;              // these three in uint8 terms
   uint8_t lo, hi, flip;
   uint8_t* y;
   int64_t out_w, ldy;

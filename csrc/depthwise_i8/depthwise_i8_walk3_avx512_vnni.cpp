@@ -38,7 +38,7 @@ LOWBIT_INLINE Column column_inside(const Block& b, const Rows<kIn, kSets>& rows,
 
 // One output pixel of kRows rows (times kSets) from its three columns.
 // weights: of the first and of the second row.
-template <int kRows, int kSets, bool kMasked, bool kBare>
+template <int kRows, int kSets, bool kMasked, Ending kEnding>
 LOWBIT_INLINE void output(const Block& b, const int8_t* const weights[2], const Column& c0, const Column& c1,
                           const Column& c2, int64_t oy, int64_t ox) {
   __m512i acc[kRows][4];
@@ -58,14 +58,14 @@ LOWBIT_INLINE void output(const Block& b, const int8_t* const weights[2], const 
   }
 #pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) {
-    const __m512i y = bytes<kBare>(words<kBare>(acc[r][0], acc[r][1], b.scale, b),
-                                   words<kBare>(acc[r][2], acc[r][3], b.scale + 32, b), b);
+    const __m512i y =
+        bytes<kEnding>(words<kEnding>(acc[r][0], acc[r][1], 0, b), words<kEnding>(acc[r][2], acc[r][3], 32, b), b);
     store<kSets, kMasked>(b, y, oy + r, kRows, ox);
   }
 }
 
 // kRows * kSets output rows of one block.
-template <int kStride, int kRows, int kSets, bool kMasked, bool kBare>
+template <int kStride, int kRows, int kSets, bool kMasked, Ending kEnding>
 void strip(const DepthwiseWalkI8& k, int64_t block, const Constants& constants, const int8_t* shifted, int64_t oy) {
   const Block b = block_at(k, block, constants);
   const int8_t* const weights[2] = {b.weights, shifted};
@@ -76,7 +76,7 @@ void strip(const DepthwiseWalkI8& k, int64_t block, const Constants& constants, 
     return ix >= 0 && ix < b.w ? inside(ix) : Column{{b.outside, b.outside, b.outside, b.outside}};
   };
   const auto out = [&](const Column& c0, const Column& c1, const Column& c2, int64_t ox)
-                       LOWBIT_INLINE_LAMBDA { output<kRows, kSets, kMasked, kBare>(b, weights, c0, c1, c2, oy, ox); };
+                       LOWBIT_INLINE_LAMBDA { output<kRows, kSets, kMasked, kEnding>(b, weights, c0, c1, c2, oy, ox); };
   // The outputs whose new columns all lie inside, three (at stride 2 one) at a time, between borders that look.
   int64_t ix = -k.pad_left, ox = 0;  // ix: the first column of output ox
   constexpr int64_t kKept = kStride == 1 ? 2 : 1, kAtOnce = kStride == 1 ? 3 : 1;
@@ -113,13 +113,13 @@ void strip(const DepthwiseWalkI8& k, int64_t block, const Constants& constants, 
   while (ox < b.out_w) step();
 }
 
-template <int kSets, bool kMasked, bool kBare>
+template <int kSets, bool kMasked, Ending kEnding>
 void walk_block(const DepthwiseWalkI8& k, int64_t block) {
   Constants constants;
   fill_constants(k, block, constants);
   if (k.stride == 2) {
     for (int64_t oy = k.begin; oy < k.end; oy += kSets)
-      strip<2, 1, kSets, kMasked, kBare>(k, block, constants, nullptr, oy);
+      strip<2, 1, kSets, kMasked, kEnding>(k, block, constants, nullptr, oy);
     return;
   }
   alignas(64) int8_t shifted[12 * kDepthwiseBlock];  // taps (0, w0, w1, w2)
@@ -129,27 +129,27 @@ void walk_block(const DepthwiseWalkI8& k, int64_t block) {
   }
   for (int64_t oy = k.begin; oy < k.end;) {
     if (k.end - oy > kSets) {
-      strip<1, 2, kSets, kMasked, kBare>(k, block, constants, shifted, oy);
+      strip<1, 2, kSets, kMasked, kEnding>(k, block, constants, shifted, oy);
       oy += 2 * kSets;
     } else {
-      strip<1, 1, kSets, kMasked, kBare>(k, block, constants, shifted, oy);
+      strip<1, 1, kSets, kMasked, kEnding>(k, block, constants, shifted, oy);
       oy += kSets;
     }
   }
 }
 
-template <bool kBare>
+template <Ending kEnding>
 void walk(const DepthwiseWalkI8& k) {
   for (int64_t block = k.first_block; block < k.last_block; ++block) {
     const int64_t width = k.c - block * kDepthwiseBlock;
     if (width >= 64) {
-      walk_block<1, false, kBare>(k, block);
+      walk_block<1, false, kEnding>(k, block);
     } else if (width > 32) {
-      walk_block<1, true, kBare>(k, block);
+      walk_block<1, true, kEnding>(k, block);
     } else if (width > 16) {
-      walk_block<2, true, kBare>(k, block);
+      walk_block<2, true, kEnding>(k, block);
     } else {
-      walk_block<4, true, kBare>(k, block);
+      walk_block<4, true, kEnding>(k, block);
     }
   }
 }
@@ -157,10 +157,13 @@ void walk(const DepthwiseWalkI8& k) {
 }  // namespace
 
 void depthwise_i8_walk3_avx512_vnni(const DepthwiseWalkI8& k) noexcept {
-  if (is_bare(k)) {
-    walk<true>(k);
-  } else {
-    walk<false>(k);
+  switch (ending_of(k)) {
+    case Ending::bare:
+      return walk<Ending::bare>(k);
+    case Ending::floats:
+      return walk<Ending::floats>(k);
+    case Ending::fixed:
+      return walk<Ending::fixed>(k);
   }
 }
 

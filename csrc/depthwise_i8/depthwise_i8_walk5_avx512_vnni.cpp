@@ -86,7 +86,7 @@ void interleave_chunk(const Block& b, const Rows<Plan<kStride>::kIn, kSets>& row
 }
 
 // kPixels pixels from the i-th of the chunk that starts at ox, of the output rows from oy on that exist.
-template <int kStride, int kPixels, int kSets, bool kMasked, bool kBare>
+template <int kStride, int kPixels, int kSets, bool kMasked, Ending kEnding>
 void outputs(const Block& b, const int8_t* weights, const Interleaved& in, int64_t i, int64_t oy, int64_t ox) {
   constexpr int kRows = Plan<kStride>::kRows, kGroups = Plan<kStride>::kGroups;
   for (int r = 0; r < kRows && oy + r < b.end; ++r, weights += 8 * 4 * kDepthwiseBlock) {
@@ -124,9 +124,9 @@ void outputs(const Block& b, const int8_t* weights, const Interleaved& in, int64
     }
 #pragma GCC unroll 4
     for (int p = 0; p < kPixels; ++p) {
-      const __m512i lo = words<kBare>(acc[p][0], acc[p][1], b.scale, b);
-      const __m512i hi = words<kBare>(acc[p][2], acc[p][3], b.scale + 32, b);
-      store<kSets, kMasked>(b, bytes<kBare>(lo, hi, b), oy + r, kRows, ox + i + p);
+      const __m512i lo = words<kEnding>(acc[p][0], acc[p][1], 0, b);
+      const __m512i hi = words<kEnding>(acc[p][2], acc[p][3], 32, b);
+      store<kSets, kMasked>(b, bytes<kEnding>(lo, hi, b), oy + r, kRows, ox + i + p);
     }
   }
 }
@@ -160,7 +160,7 @@ void weights_of_pair(const int8_t* packed, int8_t* to) {
   }
 }
 
-template <int kStride, int kSets, bool kMasked, bool kBare>
+template <int kStride, int kSets, bool kMasked, Ending kEnding>
 void walk_block(const DepthwiseWalkI8& k, int64_t block) {
   constexpr int kRows = Plan<kStride>::kRows, kIn = Plan<kStride>::kIn, kChunk = Plan<kStride>::kChunk;
   Constants constants;
@@ -182,13 +182,13 @@ void walk_block(const DepthwiseWalkI8& k, int64_t block) {
       while (i < pixels) {
         const int64_t left = pixels - i;
         if (left == 4 || left > 6) {
-          outputs<kStride, 4, kSets, kMasked, kBare>(b, weights, in, i, oy, ox);
+          outputs<kStride, 4, kSets, kMasked, kEnding>(b, weights, in, i, oy, ox);
           i += 4;
         } else if (left >= 3) {
-          outputs<kStride, 3, kSets, kMasked, kBare>(b, weights, in, i, oy, ox);
+          outputs<kStride, 3, kSets, kMasked, kEnding>(b, weights, in, i, oy, ox);
           i += 3;
         } else {
-          outputs<kStride, 1, kSets, kMasked, kBare>(b, weights, in, i, oy, ox);
+          outputs<kStride, 1, kSets, kMasked, kEnding>(b, weights, in, i, oy, ox);
           ++i;
         }
       }
@@ -196,18 +196,18 @@ void walk_block(const DepthwiseWalkI8& k, int64_t block) {
   }
 }
 
-template <int kStride, bool kBare>
+template <int kStride, Ending kEnding>
 void walk(const DepthwiseWalkI8& k) {
   for (int64_t block = k.first_block; block < k.last_block; ++block) {
     const int64_t width = k.c - block * kDepthwiseBlock;
     if (width >= 64) {
-      walk_block<kStride, 1, false, kBare>(k, block);
+      walk_block<kStride, 1, false, kEnding>(k, block);
     } else if (width > 32) {
-      walk_block<kStride, 1, true, kBare>(k, block);
+      walk_block<kStride, 1, true, kEnding>(k, block);
     } else if (width > 16) {
-      walk_block<kStride, 2, true, kBare>(k, block);
+      walk_block<kStride, 2, true, kEnding>(k, block);
     } else {
-      walk_block<kStride, 4, true, kBare>(k, block);
+      walk_block<kStride, 4, true, kEnding>(k, block);
     }
   }
 }
@@ -215,10 +215,14 @@ void walk(const DepthwiseWalkI8& k) {
 }  // namespace
 
 void depthwise_i8_walk5_avx512_vnni(const DepthwiseWalkI8& k) noexcept {
-  if (k.stride == 1) {
-    is_bare(k) ? walk<1, true>(k) : walk<1, false>(k);
-  } else {
-    is_bare(k) ? walk<2, true>(k) : walk<2, false>(k);
+  const bool one = k.stride == 1;
+  switch (ending_of(k)) {
+    case Ending::bare:
+      return one ? walk<1, Ending::bare>(k) : walk<2, Ending::bare>(k);
+    case Ending::floats:
+      return one ? walk<1, Ending::floats>(k) : walk<2, Ending::floats>(k);
+    case Ending::fixed:
+      return one ? walk<1, Ending::fixed>(k) : walk<2, Ending::fixed>(k);
   }
 }
 

@@ -90,7 +90,7 @@ Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int
     return q;
   }
   const bool fixed = is_code(q.out_dtype) && q.rounding != Rounding::nearest_even;
-  const float greatest = check_scales(function, q, n, fixed);
+  q.max_scale = check_scales(function, q, n, fixed);
   q.scale_step = q.scale_count == 1 ? 0 : 1;
   if (q.out_dtype == DType::f32) {
     if (q.residual && q.residual_dtype != DType::f32) fail(function, "a float32 output takes a float32 residual");
@@ -111,7 +111,7 @@ Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int
     check_zero_point(function, "residual_zero_point", q.residual_zero_point, q.residual_dtype);
     check_scale(function, "residual_scale", q.residual_scale, fixed);
   }
-  q.may_overflow = greatest > 0.5f || (q.residual && q.residual_scale > 1048576.0f);
+  q.may_overflow = q.max_scale > 0.5f || (q.residual && q.residual_scale > 1048576.0f);
   if (fixed) {
     int32_t* m0 = scratch<int32_t>(ScratchSlot::fixed_point, static_cast<size_t>(2 * q.scale_count));
     int32_t* shift = m0 + q.scale_count;
@@ -123,7 +123,7 @@ Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int
     q.m0 = m0;
     q.shift = shift;
     if (q.residual) q.residual_fixed = fixed_point(q.residual_scale * 0x1p-16f);
-    q.below_half = greatest < 0.5f && (!q.residual || q.residual_fixed.shift < 0);
+    q.below_half = q.max_scale < 0.5f && (!q.residual || q.residual_fixed.shift < 0);
   }
   return q;
 }

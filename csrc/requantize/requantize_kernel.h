@@ -18,6 +18,7 @@ struct Requantizer : Epilogue {
   const int32_t* shift = nullptr;  // at least -32
   FixedPoint residual_fixed;       // of residual_scale * 2^-16
   bool below_half = false;         // gemmlowp and single: every shift, the residual's too, is negative
+  float max_scale = 0.0f;          // greatest of scale
   bool may_overflow = true;        // a scaled sum can leave int32 (scales above 1/2, residual scale above 2^20)
 };
 

@@ -94,6 +94,16 @@ def test_scalar_is_the_definition_and_every_level_is_scalar(geometry):
                     codes(acc + bias, scale, -5, "int8", (-5, 60)),
                 ),
             ]
+            for rounding in ("gemmlowp", "single"):
+                for fixed in (
+                    {"scale": scale, "zero_point": 10, "out_dtype": "uint8", "clamp": (10, 200)},
+                    {"scale": 0.003, "zero_point": -5, "out_dtype": "int8"},
+                ):
+                    want = lowbit.requantize(
+                        (acc + bias).astype(np.int32), fixed["scale"], fixed["zero_point"], dtype=fixed["out_dtype"],
+                        clamp=fixed.get("clamp"), rounding=rounding, isa="scalar",
+                    )  # fmt: skip
+                    epilogues.append(({**fixed, "rounding": rounding}, want))
             packed = lowbit.pack_depthwise_i8(weights)
             for epilogue, expected in epilogues:
                 for isa in LEVELS:

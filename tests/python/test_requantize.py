@@ -82,6 +82,8 @@ def test_codes_match_the_definition_at_every_level(rounding, dtype, n):
     low = np.iinfo(residual_type).min
     residual = rng.integers(low, low + 256, (5, n)).astype(residual_type)
     scale = np.exp(rng.uniform(np.log(1e-5), np.log(2.0), n)).astype(np.float32)
+    below_half = np.minimum(scale, np.nextafter(np.float32(0.5), np.float32(0)))
+    below_half[n // 2] = 2.0**-36
     bias = rng.integers(-3000, 3000, n).astype(np.int32)
     cases = [
         {"scale": 0.0123, "zero_point": 0},
@@ -95,6 +97,11 @@ def test_codes_match_the_definition_at_every_level(rounding, dtype, n):
             "residual_zero_point": int(rng.integers(low, low + 256)),
         },
         {"scale": 1.7, "zero_point": hi, "residual": residual, "residual_scale": 3.5},
+        # Fixed-point multipliers below 1/2 have a path of their own.
+        {"scale": below_half, "zero_point": int(rng.integers(lo, hi + 1)), "bias": bias, "clamp": (lo + 1, hi)},
+        {"scale": below_half, "zero_point": 1, "residual": residual, "residual_scale": 2.0**14},
+        {"scale": below_half, "zero_point": 1, "residual": residual, "residual_scale": 2.0**15},
+        {"scale": below_half, "zero_point": hi, "residual": residual, "residual_scale": 0.61, "residual_zero_point": 9},
     ]
     for case in cases:
         want = expected(acc, **{"bias": None, **case}, dtype=dtype, rounding=rounding)
@@ -178,7 +185,7 @@ def find_double_rounding():
     rounding=st.sampled_from(["nearest_even", "gemmlowp", "single"]),
 )
 def test_any_multiplier(x, scale, zero_point, rounding):
-    acc = np.array([[x, -x if x > -(2**31) else x, x // 3]], np.int32)
+    acc = np.resize(np.array([x, -x if x > -(2**31) else x, x // 3], np.int32), (1, 21))  # vectors and a rest
     want = expected(acc, scale, zero_point, None, "int8", rounding)
     for isa in LEVELS:
         np.testing.assert_array_equal(lowbit.requantize(acc, scale, zero_point, rounding=rounding, isa=isa), want)
