@@ -17,6 +17,10 @@ enum class ScratchSlot {
   histogram,
   fixed_point,
   run_offsets,
+  packed_bits,
+  bit_rows,
+  bit_starts,
+  bit_flips,
   count,
 };
 

@@ -28,5 +28,6 @@ void bind_requantize(py::module_& m);
 void bind_gemm_i8(py::module_& m);
 void bind_probe(py::module_& m);
 void bind_model(py::module_& m);
+void bind_xnor(py::module_& m);
 
 }  // namespace lowbit

@@ -17,4 +17,5 @@ PYBIND11_MODULE(_core, m) {
   lowbit::bind_gemm_i8(m);
   lowbit::bind_probe(m);
   lowbit::bind_model(m);
+  lowbit::bind_xnor(m);
 }

@@ -1,6 +1,15 @@
 """Neural networks in few bits on CPUs: calibrate, quantize and run them on C++/SIMD kernels."""
 
 from lowbit._core import FormatError, best_isa, cpu_name, isas, num_threads, set_num_threads
+from lowbit.bits import (
+    PackedBits,
+    binarize,
+    max_pool_bits,
+    pack_bits,
+    unpack_bits,
+    xnor_conv2d,
+    xnor_gemm,
+)
 from lowbit.calibration import (
     CalibrationTable,
     EntropyObserver,
@@ -42,6 +51,7 @@ __all__ = [
     "MSEObserver",
     "MinMaxObserver",
     "Model",
+    "PackedBits",
     "PercentileObserver",
     "Preprocessing",
     "QParams",
@@ -49,6 +59,7 @@ __all__ = [
     "UnsupportedError",
     "affine_qparams",
     "best_isa",
+    "binarize",
     "calibrate",
     "compare",
     "conv2d_f32",
@@ -63,7 +74,9 @@ __all__ = [
     "get_include",
     "isas",
     "load",
+    "max_pool_bits",
     "num_threads",
+    "pack_bits",
     "pack_conv2d_i8",
     "pack_conv_f32",
     "pack_depthwise_i8",
@@ -73,4 +86,7 @@ __all__ = [
     "requantize",
     "set_num_threads",
     "symmetric_qparams",
+    "unpack_bits",
+    "xnor_conv2d",
+    "xnor_gemm",
 ]

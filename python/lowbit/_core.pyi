@@ -344,3 +344,76 @@ class Session:
     def tensor_codes(self, index: int) -> npt.NDArray[Any]: ...
     def op_ms(self) -> list[float]: ...
     def memory_bytes(self, batch: int) -> int: ...
+
+# xnor: bits are rows of uint32 words
+class PackedXnor:
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def pack_bits(
+    x: _Array,
+    threshold: _Array | None,
+    flip: _Array | None,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.uint32]: ...
+def unpack_bits(
+    bits: _Array, c: int, out: _Array | None, isa: str | None, threads: int | None
+) -> npt.NDArray[np.int8]: ...
+def max_pool_bits(
+    x: _Array,
+    c: int,
+    kernel: _Pair,
+    stride: _Pair,
+    padding: _Four,
+    dilation: _Pair,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.uint32]: ...
+def pack_xnor(rows: _Array, depth: int, groups: int) -> PackedXnor: ...
+def xnor_gemm(
+    a: _Array,
+    k: int,
+    b: PackedXnor,
+    scale: _Array | None,
+    bias: _Array | None,
+    input_scale: _Array | None,
+    residual: _Array | None,
+    threshold: _Array | None,
+    flip: _Array | None,
+    clamp: tuple[float, float] | None,
+    zero_point: int,
+    out_dtype: int | None,
+    bits: bool,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> Any: ...
+def xnor_conv2d(
+    x: _Array,
+    c: int | None,
+    w: PackedXnor,
+    stride: _Pair,
+    padding: _Four,
+    dilation: _Pair,
+    pad_value: int,
+    scale: _Array | None,
+    bias: _Array | None,
+    input_scale: _Array | None,
+    residual: _Array | None,
+    threshold: _Array | None,
+    flip: _Array | None,
+    clamp: tuple[float, float] | None,
+    zero_point: int,
+    out_dtype: int | None,
+    bits: bool,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> Any: ...

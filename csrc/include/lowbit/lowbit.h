@@ -13,3 +13,4 @@
 #include "lowbit/probe.h"
 #include "lowbit/requantize.h"
 #include "lowbit/threads.h"
+#include "lowbit/xnor.h"

@@ -1,0 +1,121 @@
+// 1 bit: products and convolutions of {-1, +1} by xor and popcount, with a fused epilogue that can stay in bits.
+//
+// A bit 1 means +1, a bit 0 means -1. Activations are rows (pixels) of bit_words(c) uint32 words, channel j at bit j %
+// 32 of word j / 32; the pad bits of the last word are 0, on input (the caller's duty) and on output. Then
+//
+//   dot = sum a * b = k - 2 * popcount(a xor b)                                 (equal bits give +1, others -1)
+//
+//   gemm:   dot[i, j]       = sum_p a[i, p] * b[j, p]
+//   conv2d: dot[b, y, x, o] = sum over the window of x * w; padded pixels hold pad_value in every channel: -1, +1, or
+//   an
+//                             exact 0, so that they add nothing
+//
+// Epilogue, for output channel j and row (pixel) i; every float operation is a single rounded binary32 operation in the
+// order written, so that every level and thread count gives the same bits:
+//
+//   v = float(dot);  v = v * scale[j];  v = v * input_scale[i];  v = v + bias[j];  v = v + residual[i, j];
+//   v = min(max(v, lo), hi)                                        (each step only where its pointer is given)
+//   y: s32      dot
+//      f32      v
+//      s8, u8   min(max(zero_point + rne(v), least), greatest) of the type; rne rounds half to even; a NaN gives
+//      `least`
+//   bits: dot_threshold given     bit = (dot >= dot_threshold[j]) xor flip[j]
+//         else                    bit = (v >= threshold[j]) xor flip[j]          (threshold null: 0; a NaN compares
+//         false)
+//
+// BatchNorm and sign fold into a threshold: with y = gamma * (dot - mean) / s + beta, s = sqrt(var + eps) > 0,
+//   gamma > 0: y >= 0 <=> dot >= mean - beta * s / gamma =: t    bit = dot >= ceil(t)
+//   gamma < 0: y >= 0 <=> dot <= t                               bit = not (dot >= floor(t) + 1): flip
+//   gamma = 0: y = beta                                          bit = beta >= 0: threshold INT32_MIN, flip where beta
+//   < 0
+// pack_bits does the same on real numbers: there the flipped comparison x <= t is not (x >= the next float above t).
+#pragma once
+
+#include "lowbit/gemm_i8.h"
+
+namespace lowbit {
+
+// Words of a row of c bits.
+constexpr int64_t bit_words(int64_t c) { return (c + 31) / 32; }
+
+// bit = (float(x[i, j]) >= threshold[j]) xor flip[j]. x (rows, c) float32, int8 or uint8 with ldx elements between
+// rows; threshold null: 0, so that 0 and -0.0 give +1; flip null: none, else 0 or 1 per channel. bits: ld_bits words
+// between rows. Infinities are ordered as they stand. Throws std::invalid_argument where x or threshold holds a NaN,
+// naming it.
+LOWBIT_API void pack_bits(const void* x, DType dtype, int64_t rows, int64_t ldx, int64_t c, const float* threshold,
+                          const uint8_t* flip, uint32_t* bits, int64_t ld_bits, Isa isa = best_isa(), int threads = 0);
+
+// x[i, j] = bit ? +1 : -1.
+LOWBIT_API void unpack_bits(const uint32_t* bits, int64_t rows, int64_t ld_bits, int64_t c, int8_t* x, int64_t ldx,
+                            Isa isa = best_isa(), int threads = 0);
+
+// Maximum over windows of +-1: OR of the bits. Takes batch, h, w, c, kernel, stride, padding and dilation from shape;
+// padded pixels do not count, and a window without pixels gives -1. x and y: ldx and ldy words between pixels.
+LOWBIT_API void max_pool_bits(const uint32_t* x, int64_t ldx, const Conv2dShape& shape, uint32_t* y, int64_t ldy,
+                              Isa isa = best_isa(), int threads = 0);
+
+// Weights in the kernel's tiled order, made once and shared by every level and thread. Immutable and copyable (shared
+// storage).
+class LOWBIT_API PackedXnor {
+ public:
+  PackedXnor() = default;
+  int64_t bytes() const noexcept;
+
+  struct Data;
+  std::shared_ptr<const Data> data;
+};
+
+// Dense canonical bits: weight e = ((o * kh + ky) * kw + kx) * (c / groups) + j is bit e % 8 of bits[e / 8], so
+// ceil(oc * kh * kw * c / groups / 8) bytes are read. Takes c, oc, kh, kw and groups from shape. c / groups >= 1.
+LOWBIT_API PackedXnor pack_xnor(const uint8_t* bits, const Conv2dShape& shape);
+// A matrix (n, k) for xnor_gemm, dense in the same way; k >= 1.
+LOWBIT_API PackedXnor pack_xnor(const uint8_t* bits, int64_t n, int64_t k);
+// From rows as activations have them: (oc, kh, kw) rows of bit_words(c / groups) words; pad bits are ignored.
+LOWBIT_API PackedXnor pack_xnor_rows(const uint32_t* rows, const Conv2dShape& shape);
+
+// What happens between a dot product and its outputs (see above). Pointers are borrowed for the call. n is the number
+// of output channels.
+struct XnorEpilogue {
+  DType out_dtype = DType::f32;        // of y
+  const float* scale = nullptr;        // [n] or null
+  const float* input_scale = nullptr;  // one per row, or null: XNOR-Net's K, (batch, out_h, out_w)
+  const float* bias = nullptr;         // [n] or null
+  const float* residual = nullptr;     // float32 rows, residual_stride elements apart, or null
+  int64_t residual_stride = 0;
+  float lo = -__builtin_inff();
+  float hi = __builtin_inff();
+  int32_t zero_point = 0;  // of s8 and u8
+
+  uint32_t* bits = nullptr;                // rows of bit_words(n) words, or null: no bits out
+  int64_t ld_bits = 0;                     // words between rows
+  const int32_t* dot_threshold = nullptr;  // [n], or null: compare v
+  const float* threshold = nullptr;        // [n] or null
+  const uint8_t* flip = nullptr;           // [n] of 0 and 1, or null
+};
+
+// a (m, k) as rows of bit_words(k) words, lda words apart; b as pack_xnor(bits, n, k). y (m, n) of out_dtype, ldy
+// elements between rows; null where only bits are wanted.
+LOWBIT_API void xnor_gemm(const uint32_t* a, int64_t m, int64_t lda, const PackedXnor& b, void* y, int64_t ldy,
+                          const XnorEpilogue& epilogue, Isa isa = best_isa(), int threads = 0);
+
+// What a padded pixel holds, in every channel.
+enum class PadValue : int { minus_one = -1, zero = 0, plus_one = 1 };
+
+// x: pixel (b, y, x) at x + ((b * h + y) * w + x) * ldx, ldx >= bit_words(c) words. Channels of group g are bits
+// [g * c / groups, (g + 1) * c / groups) of the row. y: rows are output pixels, ldy elements apart, or null.
+LOWBIT_API void xnor_conv2d(const uint32_t* x, int64_t ldx, const Conv2dShape& shape, const PackedXnor& w,
+                            PadValue pad_value, void* y, int64_t ldy, const XnorEpilogue& epilogue,
+                            Isa isa = best_isa(), int threads = 0);
+
+// How real inputs become bits on the way in: as pack_bits.
+struct BinarizeInput {
+  const float* threshold = nullptr;  // [c] or null
+  const uint8_t* flip = nullptr;     // [c] or null
+};
+
+// The same with real activations (float32, int8, uint8; ldx elements between pixels), packed into scratch first.
+LOWBIT_API void xnor_conv2d(const void* x, DType dtype, int64_t ldx, const BinarizeInput& binarize,
+                            const Conv2dShape& shape, const PackedXnor& w, PadValue pad_value, void* y, int64_t ldy,
+                            const XnorEpilogue& epilogue, Isa isa = best_isa(), int threads = 0);
+
+}  // namespace lowbit
