@@ -33,7 +33,7 @@ double seconds_per_call(int64_t m, int64_t n, int64_t k, lowbit::Isa isa, int th
   const double once = std::min(spend(1), spend(1));
   const int repeats = std::clamp(static_cast<int>(1e-3 / std::max(once, 1e-8)), 1, 100000);
   double best = once, spent = 0;
-  for (int round = 0; round < 20 || spent < 0.5; ++round) {
+  for (int round = 0; round < 20 || spent < 0.25; ++round) {
     const double one = spend(repeats);
     best = std::min(best, one);
     spent += one * repeats;

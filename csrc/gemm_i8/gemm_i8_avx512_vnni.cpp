@@ -31,7 +31,22 @@ struct Task {
   const GemmI8& g;
   CodesAvx512 e;
   Finish finish;
+  bool direct;  // int32 sums
 };
+
+// Where rows [i, i + kR) of A lie: g.row(i) without a division for each.
+template <int kR>
+static inline __attribute__((always_inline)) void rows_from(const GemmI8& g, int64_t i, const uint8_t* (&rows)[kR]) {
+  if (g.virtual_w == g.out_w && (i + kR <= g.tail_row || i >= g.tail_row)) {
+    const int64_t pitch = i < g.tail_row ? g.lda : g.tail_lda;
+    rows[0] = i < g.tail_row ? g.a + (i - g.first_row) * pitch : g.tail + (i - g.tail_row) * pitch;
+#pragma GCC unroll 24
+    for (int r = 1; r < kR; ++r) rows[r] = rows[r - 1] + pitch;
+    return;
+  }
+#pragma GCC unroll 24
+  for (int r = 0; r < kR; ++r) rows[r] = g.row(i + r);
+}
 
 // kC panels of `rows` rows of sums, from column j on.
 template <int kC, bool kResidual, bool kFixed>
@@ -73,37 +88,71 @@ static inline __attribute__((always_inline)) void finish_sums(const Task& k, con
   if constexpr (kFrom + kGroup < kC) finish_sums<kR, kC, kFrom + kGroup>(k, sum, out + kR * kGroup * kPanel, i, p);
 }
 
+// int32 outputs, straight from the registers.
+template <int kR, int kC>
+static inline __attribute__((always_inline)) void store_sums(const GemmI8& g, const __m512i (&sum)[kR][kC], int64_t i,
+                                                             int64_t p) {
+  const int64_t last = g.n - (p + kC - 1) * kPanel;
+  const __mmask16 mask = last < kPanel ? (__mmask16)((1u << last) - 1) : (__mmask16)0xffff;
+  int32_t* to = (int32_t*)g.c + i * g.ldc + p * kPanel;
+#pragma GCC unroll 24
+  for (int r = 0; r < kR; ++r, to += g.ldc) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kC - 1; ++c) _mm512_storeu_si512(to + c * kPanel, sum[r][c]);
+    _mm512_mask_storeu_epi32(to + (kC - 1) * kPanel, mask, sum[r][kC - 1]);
+  }
+}
+
+// Four bytes of every row with a quadruple of each column.
+template <int kR, int kC>
+static inline __attribute__((always_inline)) void step(__m512i (&sum)[kR][kC], const uint8_t* const (&rows)[kR],
+                                                       int64_t at, const int8_t* b, int64_t panel) {
+  __m512i column[kC];
+#pragma GCC unroll 8
+  for (int c = 0; c < kC; ++c) column[c] = _mm512_loadu_si512(b + c * panel);
+#pragma GCC unroll 24
+  for (int r = 0; r < kR; ++r) {
+    const __m512i a = quadruple(rows[r] + at);
+#pragma GCC unroll 8
+    for (int c = 0; c < kC; ++c) dot(sum[r][c], a, column[c]);
+  }
+}
+
 // Rows [i, i + kR) of the kC panels from p on.
 template <int kR, int kC>
 static void tile(const Task& k, int64_t i, int64_t p) {
   const GemmI8& g = k.g;
   const uint8_t* rows[kR];
+  rows_from<kR>(g, i, rows);
   __m512i sum[kR][kC];
 #pragma GCC unroll 24
   for (int r = 0; r < kR; ++r) {
-    rows[r] = g.row(i + r);
-    const __m512i term = _mm512_set1_epi32(g.row_term ? g.row_term[i + r - g.first_row] : 0);
 #pragma GCC unroll 8
-    for (int c = 0; c < kC; ++c) {
-      sum[r][c] = _mm512_add_epi32(_mm512_loadu_si512(g.init + (p + c) * kPanel), term);
+    for (int c = 0; c < kC; ++c) sum[r][c] = _mm512_loadu_si512(g.init + (p + c) * kPanel);
+  }
+  if (g.row_term) {
+#pragma GCC unroll 24
+    for (int r = 0; r < kR; ++r) {
+      const __m512i term = _mm512_set1_epi32(g.row_term[i + r - g.first_row]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kC; ++c) sum[r][c] = _mm512_add_epi32(sum[r][c], term);
     }
   }
-  const int64_t panel = g.panel_bytes(), quads = (g.run_bytes + 3) / 4;
+  const int64_t panel = g.panel_bytes(), bytes = (g.run_bytes + 3) / 4 * 4;
   const int8_t* run = g.b + p * panel;
   for (int64_t t = 0; t < g.runs; ++t, run += g.run_pad * kPanel) {
-    const int64_t offset = g.run_offset[t];
+    const int64_t end = g.run_offset[t] + bytes;
     const int8_t* b = run;
-    for (int64_t s = 0; s < quads; ++s, b += 64) {
-      __m512i column[kC];
-#pragma GCC unroll 8
-      for (int c = 0; c < kC; ++c) column[c] = _mm512_loadu_si512(b + c * panel);
-#pragma GCC unroll 24
-      for (int r = 0; r < kR; ++r) {
-        const __m512i a = quadruple(rows[r] + offset + 4 * s);
-#pragma GCC unroll 8
-        for (int c = 0; c < kC; ++c) dot(sum[r][c], a, column[c]);
-      }
+    int64_t at = g.run_offset[t];
+    for (; at + 16 <= end; at += 16, b += 256) {
+#pragma GCC unroll 4
+      for (int s = 0; s < 4; ++s) step(sum, rows, at + 4 * s, b + 64 * s, panel);
     }
+    for (; at < end; at += 4, b += 64) step(sum, rows, at, b, panel);
+  }
+  if (k.direct) {
+    store_sums(g, sum, i, p);
+    return;
   }
   alignas(64) int32_t out[kR * kC * kPanel];
   finish_sums<kR, kC, 0>(k, sum, out, i, p);
@@ -120,7 +169,7 @@ static void rows_of(const Task& k, int64_t i0, int64_t i1, int64_t p) {
 
 void gemm_i8_avx512_vnni(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
   const Requantizer& q = *g.requantizer;
-  const Task k{g, codes_avx512(q), finish_of(q)};
+  const Task k{g, codes_avx512(q), finish_of(q), q.out_dtype == DType::s32};
   int64_t p = p0;
   if (i1 - i0 <= 3) {
     for (; p + 8 <= p1; p += 8) rows_of<3, 8>(k, i0, i1, p);
