@@ -36,9 +36,9 @@ int64_t reach(const char* function, const char* operand, DType dtype, int32_t ze
 }
 
 // Rows [begin, end) of A where the kernels may read them in whole 64-byte steps: int8 is copied as uint8; of uint8 only
-// the last rows are copied, whose steps would leave the caller's memory, or all where rows lie a power of two apart,
-// which crowds them into a few sets of the cache, and are read often enough to pay for the copy.
-void place_rows(GemmI8& g, const Product& product, int64_t begin, int64_t end) {
+// the last rows are copied, whose steps would leave the caller's memory; for AMX all where rows lie a power of two
+// apart, which crowds the 16 of a tile into a few sets of the cache, and are read often enough to pay for the copy.
+void place_rows(GemmI8& g, const Product& product, int64_t begin, int64_t end, Isa isa) {
   const uint8_t* a = static_cast<const uint8_t*>(product.a);
   const int64_t m = product.m, lda = product.lda;
   const int64_t k = g.run_bytes, pad = g.run_pad;
@@ -48,7 +48,7 @@ void place_rows(GemmI8& g, const Product& product, int64_t begin, int64_t end) {
   g.out_w = g.virtual_w = m;
   const uint8_t flip = product.a_dtype == DType::s8 ? 0x80 : 0;
   int64_t from = begin;
-  const bool crowded = lda % 512 == 0 && g.n >= 256 && end - begin >= 32;
+  const bool crowded = isa >= Isa::amx && lda % 512 == 0 && g.n >= 256 && end - begin >= 32;
   if (!flip && !crowded) {
     // Row i may be read where i * lda + pad <= (m - 1) * lda + k, and tiles end with the matrix.
     const int64_t unsafe = lda > 0 ? (pad - k + lda - 1) / lda : m;
@@ -197,7 +197,7 @@ void run_product(const Panels& panels, const Product& product, const Requantizer
     for (int64_t i = i0; i < i1; i += rows) {
       const int64_t end = std::min(i1, i + rows);
       GemmI8 mine = g;
-      place_rows(mine, product, i, end);
+      place_rows(mine, product, i, end, isa);
       mine.row_term = fold_rows(mine, i, end, product.b_zero_point, panels.no_weight);
       fn(mine, i, end, p0, p1);
     }
