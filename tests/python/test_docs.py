@@ -33,7 +33,9 @@ def test_examples(name):
 
 
 def test_public_functions_have_examples():
-    with_examples = {t.name for m in MODULES if not m.endswith("._core") for t in examples(m)}
+    # lowbit.torch, which may not be importable here, has such a test of its own
+    names = [m for m in MODULES if not m.endswith("._core") and not m.startswith("lowbit.torch")]
+    with_examples = {t.name for m in names for t in examples(m)}
     missing = [
         n
         for n in lowbit.__all__
