@@ -11,7 +11,8 @@ int main() {
   } kProbes[] = {{lowbit::Probe::fma, "fma"},
                  {lowbit::Probe::avx2, "avx2"},
                  {lowbit::Probe::vnni, "vnni"},
-                 {lowbit::Probe::amx, "amx"}};
+                 {lowbit::Probe::amx, "amx"},
+                 {lowbit::Probe::xnor, "xnor"}};
   bool all_valid = true;
   std::printf("%s\n", lowbit::cpu_name().c_str());
   for (const auto& [probe, name] : kProbes) {

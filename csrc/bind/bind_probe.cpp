@@ -9,11 +9,14 @@ void bind_probe(py::module_& m) {
   m.def(
       "peak_probe",
       [](const std::string& kind, double seconds) {
-        static const std::map<std::string, Probe> kinds = {
-            {"vnni", Probe::vnni}, {"amx", Probe::amx}, {"avx2", Probe::avx2}, {"fma", Probe::fma}};
+        static const std::map<std::string, Probe> kinds = {{"vnni", Probe::vnni},
+                                                           {"amx", Probe::amx},
+                                                           {"avx2", Probe::avx2},
+                                                           {"fma", Probe::fma},
+                                                           {"xnor", Probe::xnor}};
         const auto found = kinds.find(kind);
         if (found == kinds.end()) {
-          throw std::invalid_argument("peak_probe: unknown kind '" + kind + "'; there are vnni, amx, avx2, fma");
+          throw std::invalid_argument("peak_probe: unknown kind '" + kind + "'; there are vnni, amx, avx2, fma, xnor");
         }
         Peak peak;
         {

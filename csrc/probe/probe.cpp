@@ -20,13 +20,15 @@ using Clock = std::chrono::steady_clock;
 
 constexpr Variant<ProbeFn> kVnni[] = {{Isa::avx512_vnni, probe_vnni_avx512_vnni}};
 constexpr Variant<ProbeFn> kAmx[] = {{Isa::amx, probe_amx_amx}};
+constexpr Variant<ProbeFn> kXnor[] = {{Isa::avx512, probe_xnor_avx512}};
 constexpr Variant<ProbeFn> kAvx2[] = {{Isa::avx2, probe_avx2_avx2}};
 constexpr Variant<ProbeFn> kFma[] = {{Isa::avx512_vnni, probe_fma_avx512_vnni}, {Isa::avx2, probe_fma_avx2}};
 
 // What cores can do in a cycle, ascending.
-constexpr double kVnniLimits[] = {64, 128};    // one port (Zen 4, client Ice Lake), two (Xeon, Zen 5)
-constexpr double kAmxLimits[] = {1024, 2048};  // one tile product in 16 cycles
-constexpr double kAvx2Limits[] = {16, 32};     // one multiplier port, two
+constexpr double kVnniLimits[] = {64, 128};                 // one port (Zen 4, client Ice Lake), two (Xeon, Zen 5)
+constexpr double kAmxLimits[] = {1024, 2048};               // one tile product in 16 cycles
+constexpr double kAvx2Limits[] = {16, 32};                  // one multiplier port, two
+constexpr double kXnorLimits[] = {1024.0 / 3, 2048.0 / 3};  // three operations on two ports (Xeon, Zen 4), on four
 constexpr double kFmaLimits[] = {8, 16, 32};
 
 template <size_t N>
@@ -111,6 +113,8 @@ Peak peak_probe(Probe probe, double seconds) {
       return measure(on_this_machine(kAmx, "amx"), kAmxLimits, std::size(kAmxLimits), seconds);
     case Probe::avx2:
       return measure(on_this_machine(kAvx2, "avx2"), kAvx2Limits, std::size(kAvx2Limits), seconds);
+    case Probe::xnor:
+      return measure(on_this_machine(kXnor, "xnor"), kXnorLimits, std::size(kXnorLimits), seconds);
     case Probe::fma:
       return measure(on_this_machine(kFma, "fma"), kFmaLimits, std::size(kFmaLimits), seconds);
   }

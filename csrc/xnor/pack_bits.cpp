@@ -16,12 +16,28 @@ namespace lowbit {
 namespace {
 
 using PackFn = bool (*)(const BitRows&) noexcept;
-constexpr Variant<PackFn> kPackF32[] = {{Isa::scalar, pack_bits_f32_scalar}};
-constexpr Variant<PackFn> kPackS8[] = {{Isa::scalar, pack_bits_s8_scalar}};
-constexpr Variant<PackFn> kPackU8[] = {{Isa::scalar, pack_bits_u8_scalar}};
+constexpr Variant<PackFn> kPackF32[] = {
+#if LOWBIT_X86
+    {Isa::avx512, pack_bits_f32_avx512},
+#endif
+    {Isa::scalar, pack_bits_f32_scalar}};
+constexpr Variant<PackFn> kPackS8[] = {
+#if LOWBIT_X86
+    {Isa::avx512, pack_bits_s8_avx512},
+#endif
+    {Isa::scalar, pack_bits_s8_scalar}};
+constexpr Variant<PackFn> kPackU8[] = {
+#if LOWBIT_X86
+    {Isa::avx512, pack_bits_u8_avx512},
+#endif
+    {Isa::scalar, pack_bits_u8_scalar}};
 
 using UnpackFn = void (*)(const SignRows&) noexcept;
-constexpr Variant<UnpackFn> kUnpack[] = {{Isa::scalar, unpack_bits_scalar}};
+constexpr Variant<UnpackFn> kUnpack[] = {
+#if LOWBIT_X86
+    {Isa::avx512, unpack_bits_avx512},
+#endif
+    {Isa::scalar, unpack_bits_scalar}};
 
 constexpr int64_t kGrainBits = 1 << 17;  // that one thread should have at least: waking another costs microseconds
 

@@ -14,7 +14,11 @@ struct XnorVariant {
   void (*fn)(const XnorBlock&) noexcept;
   bool byte_order;
 };
-constexpr Variant<XnorVariant> kVariants[] = {{Isa::scalar, {xnor_scalar, false}}};
+constexpr Variant<XnorVariant> kVariants[] = {
+#if LOWBIT_X86
+    {Isa::avx512, {xnor_avx512, false}},
+#endif
+    {Isa::scalar, {xnor_scalar, false}}};
 
 XnorOut out_of(DType dtype, const void* y) {
   if (!y) return XnorOut::none;

@@ -75,5 +75,6 @@ bool pack_bits_f32_avx512(const BitRows& r) noexcept;
 bool pack_bits_s8_avx512(const BitRows& r) noexcept;
 bool pack_bits_u8_avx512(const BitRows& r) noexcept;
 void unpack_bits_scalar(const SignRows& r) noexcept;
+void unpack_bits_avx512(const SignRows& r) noexcept;
 
 }  // namespace lowbit

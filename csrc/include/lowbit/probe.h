@@ -6,6 +6,7 @@
 //   avx2   int8 already widened to int16, exactly: vpmaddwd ymm. Each needs a vpaddd too, so a product on three vector
 //   ports
 //          (Intel) stays below 3/4 of this
+//   xnor   products of +-1 by vpxord, vpopcntd, vpaddd zmm
 //   fma    float32 by vfmadd231ps, zmm where the machine has AVX-512, else ymm
 //
 // The clock is read in the same bursts from a chain of dependent multiplications (imul r64: 3 cycles on every x86-64
@@ -18,7 +19,7 @@
 
 namespace lowbit {
 
-enum class Probe { vnni, amx, avx2, fma };
+enum class Probe { vnni, amx, avx2, fma, xnor };
 
 struct Peak {
   double macs_per_second = 0;
