@@ -22,15 +22,17 @@ std::vector<T> copied(const FileTensor& t) {
 OpReader::OpReader(const Plan& plan, const Container& file, const PlanOp& op)
     : plan_(plan), file_(file), op_(op), attrs_(op.attrs, "op '" + op.name + "' (" + op.kind + ")") {}
 
-void OpReader::arity(size_t least, size_t most) {
-  if (op_.inputs.size() < least || op_.inputs.size() > most || op_.outputs.size() != 1) {
+void OpReader::arity(size_t least, size_t most, size_t most_outputs) {
+  if (op_.inputs.size() < least || op_.inputs.size() > most || op_.outputs.empty() ||
+      op_.outputs.size() > most_outputs) {
     fail("has " + std::to_string(op_.inputs.size()) + " inputs and " + std::to_string(op_.outputs.size()) +
-         " outputs, not " + std::to_string(least) + (most > least ? " to " + std::to_string(most) : "") + " and 1");
+         " outputs, not " + std::to_string(least) + (most > least ? " to " + std::to_string(most) : "") + " and 1" +
+         (most_outputs > 1 ? " to " + std::to_string(most_outputs) : ""));
   }
 }
 
 const Activation& OpReader::input(size_t i) const { return plan_.tensors[static_cast<size_t>(op_.inputs.at(i))]; }
-const Activation& OpReader::output() const { return plan_.tensors[static_cast<size_t>(op_.outputs.at(0))]; }
+const Activation& OpReader::output(size_t i) const { return plan_.tensors[static_cast<size_t>(op_.outputs.at(i))]; }
 
 void OpReader::need_codes(const Activation& t) const {
   if (t.content != Content::codes) fail("tensor '" + t.name + "' must be codes with a scale, not " + t.text());
@@ -38,6 +40,10 @@ void OpReader::need_codes(const Activation& t) const {
 
 void OpReader::need_real(const Activation& t) const {
   if (t.content != Content::real) fail("tensor '" + t.name + "' must be float32, not " + t.text());
+}
+
+void OpReader::need_bits(const Activation& t) const {
+  if (!t.is_bits()) fail("tensor '" + t.name + "' must be bits, not " + t.text());
 }
 
 void OpReader::need_rank(const Activation& t, size_t rank) const {
@@ -52,6 +58,7 @@ void OpReader::need_dims(const Activation& t, std::span<const int64_t> dims) con
 }
 
 void OpReader::need_same_values(const Activation& a, const Activation& b) const {
+  if (a.is_bits()) fail("tensor '" + a.name + "' is bits, which this operator does not take");
   if (a.dtype != b.dtype || a.content != b.content || a.scale != b.scale || a.zero_point != b.zero_point) {
     fail("tensors '" + a.name + "' and '" + b.name + "' must have the same dtype, scale and zero point");
   }
@@ -90,6 +97,35 @@ std::vector<float> OpReader::float_values(const char* role) {
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i]))
       fail("param '" + std::string(role) + "' (" + t.name + ")[" + std::to_string(i) + "] is not finite");
+  }
+  return values;
+}
+
+std::vector<float> OpReader::float_thresholds(int64_t size) {
+  if (!has_param("threshold")) return {};
+  const FileTensor& t = param("threshold", {DType::f32});
+  const int64_t all[] = {size}, one[] = {1};
+  const bool single = t.shape.size() == 1 && t.shape[0] == 1;
+  need_shape("threshold", t, single ? one : all);
+  std::vector<float> values = copied<float>(t);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isnan(values[i])) fail("param 'threshold' (" + t.name + ")[" + std::to_string(i) + "] is NaN");
+  }
+  if (single) values.assign(static_cast<size_t>(size), values[0]);
+  return values;
+}
+
+std::vector<uint8_t> OpReader::flips(int64_t size) {
+  if (!has_param("flip")) return {};
+  const FileTensor& t = param("flip", {DType::u8});
+  const int64_t all[] = {size};
+  need_shape("flip", t, all);
+  std::vector<uint8_t> values = copied<uint8_t>(t);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] > 1) {
+      fail("param 'flip' (" + t.name + ")[" + std::to_string(i) + "] is " + std::to_string(values[i]) +
+           ", neither 0 nor 1");
+    }
   }
   return values;
 }

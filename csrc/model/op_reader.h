@@ -21,18 +21,20 @@ class OpReader {
   Fields& attrs() { return attrs_; }
   [[noreturn]] void fail(const std::string& message) const { attrs_.fail(message); }
 
-  // Number of inputs in [least, most], one output.
-  void arity(size_t least, size_t most);
+  // Number of inputs in [least, most]; one output, or up to most_outputs.
+  void arity(size_t least, size_t most, size_t most_outputs = 1);
   size_t inputs() const { return op_.inputs.size(); }
   const Activation& input(size_t i) const;
-  const Activation& output() const;
+  size_t outputs() const { return op_.outputs.size(); }
+  const Activation& output(size_t i = 0) const;
 
   // Each fails, naming the tensor, unless it holds.
   void need_codes(const Activation& t) const;  // codes with a scale
+  void need_bits(const Activation& t) const;
   void need_real(const Activation& t) const;   // float32
   void need_rank(const Activation& t, size_t rank) const;
   void need_dims(const Activation& t, std::span<const int64_t> dims) const;
-  void need_same_values(const Activation& a, const Activation& b) const;  // dtype, scale and zero point
+  void need_same_values(const Activation& a, const Activation& b) const;  // dtype, scale and zero point; no bits
 
   bool has_param(const char* role) const { return op_.params.contains(role); }
   const FileTensor& param(const char* role, std::initializer_list<DType> dtypes);
@@ -42,6 +44,10 @@ class OpReader {
   std::vector<int32_t> ints(const char* role, int64_t size);
   // All of a float32 parameter, of any shape; finite.
   std::vector<float> float_values(const char* role);
+  // A comparison's `threshold` (1) or (size), as (size); infinite perhaps, but no NaN. Empty where there is none.
+  std::vector<float> float_thresholds(int64_t size);
+  // Its `flip` (size) of 0 and 1. Empty where there is none.
+  std::vector<uint8_t> flips(int64_t size);
 
   // The clamp of code outputs in held codes: attributes lo and hi.
   void code_clamp(int32_t& lo, int32_t& hi);

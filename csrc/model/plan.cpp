@@ -39,8 +39,8 @@ Activation read_activation(const Json& entry, size_t index, const std::vector<fl
   t.name = fields.text("name");
   fields = Fields(entry, "plan: tensor " + std::to_string(index) + " '" + t.name + "'");
   fields.has("name");
-  const std::string dtype = fields.choice("dtype", {"float32", "int8", "uint8"}, nullptr);
-  t.dtype = dtype == "float32" ? DType::f32 : dtype == "int8" ? DType::s8 : DType::u8;
+  const std::string dtype = fields.choice("dtype", {"float32", "int8", "uint8", "bits"}, nullptr);
+  t.dtype = dtype == "float32" ? DType::f32 : dtype == "uint8" ? DType::u8 : DType::s8;
   t.dims = fields.integers("shape", -1, kMaxDim);
   if (t.dims.empty() || t.dims.size() > 8 || t.dims[0] != -1) {
     fields.fail("shape " + shape_text(t.dims) + " must have 1 to 8 dimensions, the first -1 (the batch)");
@@ -51,7 +51,11 @@ Activation read_activation(const Json& entry, size_t index, const std::vector<fl
     t.items *= t.dims[i];
   }
   const bool dynamic = fields.flag("dynamic", false);
-  if (fields.has("scale")) {
+  if (dtype == "bits") {
+    if (fields.has("scale") || fields.has("zero_point") || dynamic) fields.fail("bits have no scale");
+    if (t.dims.size() < 2) fields.fail("bits need an axis behind the batch");
+    t.content = Content::bits;
+  } else if (fields.has("scale")) {
     if (t.dtype == DType::f32 || dynamic) fields.fail("only code tensors have a 'scale', and no dynamic ones");
     if (scales.empty()) fields.fail("has a 'scale', but the file has no activation_scales");
     t.scale = scales[static_cast<size_t>(fields.integer("scale", 0, static_cast<int64_t>(scales.size()) - 1))];
@@ -106,6 +110,12 @@ PlanOp read_op(const Json& entry, size_t index, size_t tensor_count, const Conta
 void check_order(const Plan& plan) {
   std::vector<char> written(plan.tensors.size(), 0);
   const auto name = [&](int t) { return "tensor '" + plan.tensors[static_cast<size_t>(t)].name + "'"; };
+  const auto check_content = [&](int t, const char* what) {
+    const Content content = plan.tensors[static_cast<size_t>(t)].content;
+    if (content == Content::dynamic || content == Content::bits) {
+      throw FormatError("plan: " + std::string(what) + name(t) + " cannot be dynamic or bits");
+    }
+  };
   std::set<std::string> seen;
   for (int t : plan.inputs) {
     if (std::exchange(written[static_cast<size_t>(t)], 1))
@@ -113,9 +123,7 @@ void check_order(const Plan& plan) {
     if (!seen.insert(plan.tensors[static_cast<size_t>(t)].name).second) {
       throw FormatError("plan: two inputs are named '" + plan.tensors[static_cast<size_t>(t)].name + "'");
     }
-    if (plan.tensors[static_cast<size_t>(t)].content == Content::dynamic) {
-      throw FormatError("plan: input " + name(t) + " cannot be dynamic");
-    }
+    check_content(t, "input ");
   }
   seen.clear();
   for (const PlanOp& op : plan.ops) {
@@ -137,15 +145,13 @@ void check_order(const Plan& plan) {
     if (!seen.insert(plan.tensors[static_cast<size_t>(t)].name).second) {
       throw FormatError("plan: two outputs are named '" + plan.tensors[static_cast<size_t>(t)].name + "'");
     }
-    if (plan.tensors[static_cast<size_t>(t)].content == Content::dynamic) {
-      throw FormatError("plan: output " + name(t) + " cannot be dynamic");
-    }
+    check_content(t, "output ");
   }
 }
 
 }  // namespace
 
-std::string Activation::text() const { return dtype_name(dtype) + std::string(" ") + shape_text(dims); }
+std::string Activation::text() const { return (is_bits() ? "bits" : dtype_name(dtype)) + std::string(" ") + shape_text(dims); }
 
 Plan parse_plan(const Container& file) {
   const Json root = parse_json(file.plan, "plan");

@@ -13,10 +13,11 @@
 
 namespace lowbit {
 
-// What a tensor's elements are: float32; codes with a scale; raw bytes; codes whose scale is found at run time.
-enum class Content : uint8_t { real, codes, raw, dynamic };
+// What a tensor's elements are: float32; codes with a scale; raw bytes; codes whose scale is found at run time; +-1.
+enum class Content : uint8_t { real, codes, raw, dynamic, bits };
 
-// An activation. int8 codes are held as uint8 with 128 added to codes and zero point: the kernels' zero-copy form.
+// An activation. int8 codes are held as uint8 with 128 added to codes and zero point: the kernels' zero-copy form. Bits
+// are held as words of 32 (lowbit/xnor.h), each row of the last axis padded to whole words, and read as int8 +-1.
 struct Activation {
   std::string name;
   DType dtype = DType::f32;  // as the plan says
@@ -26,11 +27,13 @@ struct Activation {
   int32_t zero_point = 0;  // as the plan says
   int64_t items = 1;       // elements of one batch item
 
-  DType held_dtype() const { return dtype == DType::f32 ? DType::f32 : DType::u8; }
+  bool is_bits() const { return content == Content::bits; }
+  DType held_dtype() const { return is_bits() ? DType::s32 : dtype == DType::f32 ? DType::f32 : DType::u8; }
   int32_t held_offset() const { return dtype == DType::s8 ? 128 : 0; }
   Codes held() const { return {DType::u8, zero_point + held_offset(), scale}; }
-  int64_t item_bytes() const { return items * static_cast<int64_t>(dtype_size(dtype)); }
-  int64_t row() const { return dims.size() > 1 ? dims.back() : 1; }  // the last axis
+  int64_t item_bytes() const { return rows() * held_row() * static_cast<int64_t>(dtype_size(held_dtype())); }
+  int64_t row() const { return dims.size() > 1 ? dims.back() : 1; }         // the last axis
+  int64_t held_row() const { return is_bits() ? (row() + 31) / 32 : row(); }  // in elements as held
   int64_t rows() const { return items / row(); }                     // per batch item
   std::string text() const;                                          // "int8 (-1, 4, 4, 8)"
 };

@@ -194,7 +194,7 @@ class Planner {
     out.arena_bytes = pack(order) + kSlack;
     for (const Block& b : scratch) out.scratch.push_back(b.offset);
 
-    for (size_t t = 0; t < tensors_.size(); ++t) spots_[t].pitch = tensors_[t].row();
+    for (size_t t = 0; t < tensors_.size(); ++t) spots_[t].pitch = tensors_[t].held_row();
     for (size_t t = 0; t < tensors_.size(); ++t) {
       if (inside_[t].of == kNever) spots_[t].offset = blocks[t].offset;
     }

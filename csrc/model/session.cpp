@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "lowbit/error.h"
+#include "lowbit/xnor.h"
 #include "model/model_data.h"
 #include "model/planner.h"
 #include "thread_pool.h"
@@ -24,10 +25,12 @@ void flip_sign(const std::byte* from, std::byte* to, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = from[i] ^ std::byte{0x80};
 }
 
-// A tensor's rows, `pitch` elements apart, made dense; int8 codes as the plan has them.
+// A tensor's rows, `pitch` elements apart, made dense; int8 codes as the plan has them, bits as int8 +-1.
 void copy_dense(const Activation& t, int64_t batch, const Place& from, std::byte* to) {
   const int64_t size = static_cast<int64_t>(dtype_size(t.dtype)), row = t.row(), rows = batch * t.rows();
-  if (t.dtype == DType::s8) {
+  if (t.is_bits()) {
+    unpack_bits(reinterpret_cast<const uint32_t*>(from.data), rows, from.pitch, row, reinterpret_cast<int8_t*>(to), row);
+  } else if (t.dtype == DType::s8) {
     for (int64_t i = 0; i < rows; ++i) flip_sign(from.data + i * from.pitch, to + i * row, row);
   } else if (from.pitch == row) {
     if (rows > 0) std::memcpy(to, from.data, static_cast<size_t>(rows * row * size));
@@ -324,7 +327,7 @@ void Session::run(std::span<const uint8_t> input, std::span<float> output) {
 std::vector<std::byte> Session::tensor_bytes(int index) const {
   const BatchPlan& plan = state_->finished(index);
   const Activation& t = state_->model->tensors[static_cast<size_t>(index)];
-  std::vector<std::byte> out(static_cast<size_t>(plan.batch * t.item_bytes()));
+  std::vector<std::byte> out(static_cast<size_t>(plan.batch * t.items) * dtype_size(t.dtype));
   copy_dense(t, plan.batch, plan.places[static_cast<size_t>(index)], out.data());
   return out;
 }

@@ -78,15 +78,22 @@ class Reference:
         for op in self.data["ops"]:
             params = {role: self.files[key] for role, key in op.get("params", {}).items()}
             out = op["outputs"][0]
-            result = getattr(self, "op_" + op["op"])(op, op.get("attrs", {}), params, op["inputs"], out)
-            entry = self.data["tensors"][out]
-            batch = self.values[self.data["inputs"][0]].shape[0]
-            assert list(result.shape) == [batch, *entry["shape"][1:]], (op, result.shape, entry)
-            if entry["dtype"] in RANGE:
-                lo, hi = RANGE[entry["dtype"]]
-                assert result.min(initial=hi) >= lo and result.max(initial=lo) <= hi, op["name"]
-            self.values[out] = result.astype(entry["dtype"])
+            results = getattr(self, "op_" + op["op"])(op, op.get("attrs", {}), params, op["inputs"], out)
+            results = results if isinstance(results, list) else [results]
+            for index, result in zip(op["outputs"], results, strict=True):
+                self.keep(op, index, result)
         return {self.data["tensors"][i]["name"]: self.values[i] for i in self.data["outputs"]}
+
+    def keep(self, op, index, result):
+        entry = self.data["tensors"][index]
+        batch = self.values[self.data["inputs"][0]].shape[0]
+        assert list(result.shape) == [batch, *entry["shape"][1:]], (op, result.shape, entry)
+        if entry["dtype"] in RANGE:
+            lo, hi = RANGE[entry["dtype"]]
+            assert result.min(initial=hi) >= lo and result.max(initial=lo) <= hi, op["name"]
+        if entry["dtype"] == "bits":
+            assert (np.abs(result) == 1).all(), op["name"]
+        self.values[index] = result.astype("int8" if entry["dtype"] == "bits" else entry["dtype"])
 
     def entry(self, i):
         return self.data["tensors"][i]
@@ -115,6 +122,8 @@ class Reference:
         return sat(x / s, z, lo, hi)
 
     def op_dequantize(self, op, attrs, params, ins, out):
+        if self.entry(ins[0])["dtype"] == "bits":
+            return self.values[ins[0]].astype(F)
         d, s, _ = self.codes(ins[0])
         return d.astype(F) * s
 
@@ -217,6 +226,57 @@ class Reference:
         y = self.values[ins[0]].astype(np.float64) @ params["weight"].T.astype(np.float64)
         return self.finish_f32(y, attrs, params, ins)
 
+    # Bits: int8 arrays of +-1 here --------------------------------------------------------------------------------------
+
+    def flipped(self, holds, params):
+        flip = params.get("flip", np.zeros(1, np.uint8)).astype(bool)
+        return np.where(holds ^ flip, 1, -1)
+
+    def op_binarize(self, op, attrs, params, ins, out):
+        x, entry = self.values[ins[0]], self.entry(ins[0])
+        t = params.get("threshold", np.array([entry.get("zero_point", 0)], F))
+        return self.flipped(x.astype(F) >= t, params)
+
+    def finish_bits(self, d, op, attrs, params, ins):
+        """The epilogue of xnor.h on exact sums (..., n)."""
+        kinds = [self.entry(i)["dtype"] for i in op["outputs"]]
+        t = params.get("threshold", np.zeros(1, F))
+        if t.dtype == np.int32:
+            assert kinds == ["bits"]
+            return self.flipped(d >= t, params)
+        others = [self.values[i] for i in ins[1:]]
+        v = d.astype(F)
+        if "scale" in params:
+            v = v * params["scale"]
+        if attrs.get("input_scale"):
+            v = v * others.pop()
+        if "bias" in params:
+            v = v + params["bias"]
+        if others:
+            v = v + others.pop()
+        v = np.fmin(np.fmax(v, F(attrs.get("min", -np.inf))), F(attrs.get("max", np.inf)))
+        return [self.flipped(v >= t, params) if kind == "bits" else v for kind in kinds]
+
+    def unpacked(self, weight, shape):
+        bits = np.unpackbits(weight, bitorder="little")
+        n = int(np.prod(shape))
+        assert not bits[n:].any() and weight.size == (n + 7) // 8
+        return np.where(bits[:n], 1, -1).reshape(shape)
+
+    def op_xnor_conv2d(self, op, attrs, params, ins, out):
+        x, oc = self.values[ins[0]].astype(np.float64), self.entry(out)["shape"][-1]
+        kh, kw = attrs["kernel"]
+        w = self.unpacked(params["weight"], (oc, kh, kw, x.shape[-1] // attrs.get("groups", 1)))
+        t, left, b, r = attrs.get("pads", [0, 0, 0, 0])
+        x = np.pad(x, ((0, 0), (t, b), (left, r), (0, 0)), constant_values=attrs.get("pad_value", 0))
+        d = self.convolve(x, w, {**attrs, "pads": [0, 0, 0, 0]}).astype(np.int64)
+        return self.finish_bits(d, op, attrs, params, ins)
+
+    def op_xnor_gemm(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]].astype(np.float64)
+        w = self.unpacked(params["weight"], (self.entry(out)["shape"][-1], x.shape[-1]))
+        return self.finish_bits((x @ w.T.astype(np.float64)).astype(np.int64), op, attrs, params, ins)
+
     # Arithmetic on codes ----------------------------------------------------------------------------------------------
 
     def op_add(self, op, attrs, params, ins, out):
@@ -234,7 +294,8 @@ class Reference:
         low = -np.inf if x.dtype == F else RANGE[str(x.dtype)][0]
         t, left, b, r = attrs.get("pads", [0, 0, 0, 0])
         x = np.pad(x.astype(np.float64), ((0, 0), (t, b), (left, r), (0, 0)), constant_values=low)
-        return self.windows(x, attrs["kernel"], {**attrs, "pads": [0, 0, 0, 0]}).max(axis=(4, 5))
+        y = self.windows(x, attrs["kernel"], {**attrs, "pads": [0, 0, 0, 0]}).max(axis=(4, 5))
+        return np.where(params["flip"], -y, y) if "flip" in params else y
 
     def op_average_pool(self, op, attrs, params, ins, out):
         kernel = attrs["kernel"]

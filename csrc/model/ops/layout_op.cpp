@@ -137,6 +137,46 @@ class Transpose final : public Moving {
   bool moves_ = false;
 };
 
+// Bits keep their order, not their place: rows are whole words. Where they are so by themselves, nothing moves.
+class ReshapeBits final : public Op {
+ public:
+  explicit ReshapeBits(OpReader& reader) {
+    const Activation &x = reader.input(0), &y = reader.output();
+    reader.need_bits(y);
+    if (x.items != y.items) {
+      reader.fail("'" + x.name + "' " + shape_text(x.dims) + " does not have as many elements as " +
+                  shape_text(y.dims));
+    }
+    items_ = x.items;
+    x_row_ = x.row();
+    y_row_ = y.row();
+    words_ = y.rows() * y.held_row();
+  }
+
+  void run(const Frame& f) const override {
+    const int64_t x_pitch = f.pitch(inputs[0]), y_pitch = f.pitch(outputs[0]);
+    const int64_t x_rows = items_ / x_row_, y_rows = items_ / y_row_;
+    parallel_for(f.threads, f.batch, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const uint32_t* x = f.data<uint32_t>(inputs[0]) + b * x_rows * x_pitch;
+        uint32_t* y = f.data<uint32_t>(outputs[0]) + b * y_rows * y_pitch;
+        std::memset(y, 0, static_cast<size_t>(words_) * sizeof(uint32_t));
+        for (int64_t i = 0; i < items_;) {  // as many bits at a time as one word of each side holds
+          const int64_t xj = i % x_row_, yj = i % y_row_;
+          const int64_t n = std::min({32 - xj % 32, 32 - yj % 32, x_row_ - xj, y_row_ - yj});
+          const uint32_t bits = x[i / x_row_ * x_pitch + xj / 32] >> xj % 32;
+          y[i / y_row_ * y_pitch + yj / 32] |= (n < 32 ? bits & ((uint32_t{1} << n) - 1) : bits) << yj % 32;
+          i += n;
+        }
+      }
+    });
+  }
+  bool alias() const override { return x_row_ == y_row_ || (x_row_ % 32 == 0 && y_row_ % 32 == 0); }
+
+ private:
+  int64_t items_, x_row_, y_row_, words_;
+};
+
 class Reshape final : public Moving {
  public:
   explicit Reshape(OpReader& reader) : Moving(reader), items_(reader.input(0).items) {
@@ -303,7 +343,11 @@ class Pad final : public Moving {
 
 std::unique_ptr<Op> compile_concat(OpReader& reader) { return std::make_unique<Concat>(reader); }
 std::unique_ptr<Op> compile_transpose(OpReader& reader) { return std::make_unique<Transpose>(reader); }
-std::unique_ptr<Op> compile_reshape(OpReader& reader) { return std::make_unique<Reshape>(reader); }
+std::unique_ptr<Op> compile_reshape(OpReader& reader) {
+  reader.arity(1, 1);
+  if (reader.input(0).is_bits()) return std::make_unique<ReshapeBits>(reader);
+  return std::make_unique<Reshape>(reader);
+}
 std::unique_ptr<Op> compile_slice(OpReader& reader) { return std::make_unique<Slice>(reader); }
 std::unique_ptr<Op> compile_pad(OpReader& reader) { return std::make_unique<Pad>(reader); }
 

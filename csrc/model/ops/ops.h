@@ -12,6 +12,9 @@ namespace lowbit {
 std::unique_ptr<Op> compile_quantize(OpReader& reader);
 std::unique_ptr<Op> compile_dequantize(OpReader& reader);
 std::unique_ptr<Op> compile_quantize_dynamic(OpReader& reader);
+std::unique_ptr<Op> compile_binarize(OpReader& reader);
+std::unique_ptr<Op> compile_xnor_conv2d(OpReader& reader);
+std::unique_ptr<Op> compile_xnor_gemm(OpReader& reader);
 std::unique_ptr<Op> compile_conv2d(OpReader& reader);
 std::unique_ptr<Op> compile_gemm(OpReader& reader);
 std::unique_ptr<Op> compile_conv2d_f32(OpReader& reader);
@@ -36,6 +39,9 @@ inline constexpr std::pair<std::string_view, CompileOp> kOps[] = {
     {"quantize", compile_quantize},
     {"dequantize", compile_dequantize},
     {"quantize_dynamic", compile_quantize_dynamic},
+    {"binarize", compile_binarize},
+    {"xnor_conv2d", compile_xnor_conv2d},
+    {"xnor_gemm", compile_xnor_gemm},
     {"conv2d", compile_conv2d},
     {"gemm", compile_gemm},
     {"conv2d_f32", compile_conv2d_f32},

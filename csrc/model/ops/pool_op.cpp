@@ -1,4 +1,5 @@
 #include "lowbit/pointwise.h"
+#include "lowbit/xnor.h"
 #include "model/ops/window_attrs.h"
 
 namespace lowbit {
@@ -26,6 +27,34 @@ class MaxPool final : public Op {
   Conv2dShape shape_;
   DType dtype_;
   bool dynamic_;
+};
+
+// The maximum of +-1 is an OR; channels that are to be negated are so afterwards.
+class MaxPoolBits final : public Op {
+ public:
+  explicit MaxPoolBits(OpReader& reader) {
+    reader.arity(1, 1);
+    reader.need_bits(reader.output());
+    shape_ = read_pool_window(reader, true);
+    const std::vector<uint8_t> flips = reader.flips(shape_.c);
+    if (!flips.empty()) flip_.resize(static_cast<size_t>(bit_words(shape_.c)));
+    for (size_t j = 0; j < flips.size(); ++j) flip_[j / 32] |= uint32_t{flips[j]} << j % 32;
+  }
+
+  void run(const Frame& f) const override {
+    const int x = inputs[0], y = outputs[0];
+    const Conv2dShape shape = with_batch(shape_, f.batch);
+    uint32_t* to = f.data<uint32_t>(y);
+    max_pool_bits(f.data<uint32_t>(x), f.pitch(x), shape, to, f.pitch(y), f.isa, f.threads);
+    if (flip_.empty()) return;
+    for (int64_t i = 0; i < shape.batch * shape.out_h() * shape.out_w(); ++i) {
+      for (size_t j = 0; j < flip_.size(); ++j) to[i * f.pitch(y) + static_cast<int64_t>(j)] ^= flip_[j];
+    }
+  }
+
+ private:
+  Conv2dShape shape_;
+  std::vector<uint32_t> flip_;
 };
 
 class AveragePool final : public Op {
@@ -68,7 +97,11 @@ class AveragePool final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> compile_max_pool(OpReader& reader) { return std::make_unique<MaxPool>(reader); }
+std::unique_ptr<Op> compile_max_pool(OpReader& reader) {
+  reader.arity(1, 1);
+  if (reader.input(0).is_bits()) return std::make_unique<MaxPoolBits>(reader);
+  return std::make_unique<MaxPool>(reader);
+}
 std::unique_ptr<Op> compile_average_pool(OpReader& reader) { return std::make_unique<AveragePool>(reader); }
 
 }  // namespace lowbit

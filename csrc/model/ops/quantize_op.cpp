@@ -4,6 +4,7 @@
 
 #include "lowbit/pointwise.h"
 #include "model/op_reader.h"
+#include "thread_pool.h"
 
 namespace lowbit {
 namespace {
@@ -84,6 +85,32 @@ class QuantizeDynamic final : public Quantize {
   }
 };
 
+// +1.0 and -1.0.
+class DequantizeBits final : public Op {
+ public:
+  explicit DequantizeBits(OpReader& reader) {
+    reader.need_real(reader.output());
+    reader.need_dims(reader.output(), reader.input(0).dims);
+    rows_ = reader.output().rows();
+    row_ = reader.output().row();
+  }
+
+  void run(const Frame& f) const override {
+    const uint32_t* x = f.data<uint32_t>(inputs[0]);
+    float* y = f.data<float>(outputs[0]);
+    const int64_t pitch = f.pitch(inputs[0]);
+    parallel_for(f.threads, f.batch * rows_, std::max<int64_t>(1, kGrain / row_), [=, this](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t j = 0; j < row_; ++j) y[i * row_ + j] = x[i * pitch + j / 32] >> j % 32 & 1 ? 1.0f : -1.0f;
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kGrain = 1 << 14;  // elements: less is not worth a second thread
+  int64_t rows_, row_;
+};
+
 class Dequantize final : public Op {
  public:
   explicit Dequantize(OpReader& reader) {
@@ -117,6 +144,10 @@ std::unique_ptr<Op> compile_quantize(OpReader& reader) {
   return op;
 }
 std::unique_ptr<Op> compile_quantize_dynamic(OpReader& reader) { return std::make_unique<QuantizeDynamic>(reader); }
-std::unique_ptr<Op> compile_dequantize(OpReader& reader) { return std::make_unique<Dequantize>(reader); }
+std::unique_ptr<Op> compile_dequantize(OpReader& reader) {
+  reader.arity(1, 1);
+  if (reader.input(0).is_bits()) return std::make_unique<DequantizeBits>(reader);
+  return std::make_unique<Dequantize>(reader);
+}
 
 }  // namespace lowbit

@@ -43,7 +43,8 @@ def convert(
             A file that is quantized already (QDQ or QOperator) keeps its scales and weight codes.
         recipe: ``int8`` (symmetric, a weight scale per output channel), ``int8-tensor`` (one weight scale),
             ``int8-affine`` (uint8 activations with zero points, integer-only), ``int8-dynamic`` (no calibration),
-            ``float32``, or a dict with ``weight``, ``activation``, ``output``, ``rounding``.
+            ``xnor`` (products of +-1 activations and weights on bits, the rest in float; ``xnor-int8``: the rest in
+            int8), ``float32``, or a dict with ``weight``, ``activation``, ``output``, ``rounding``.
         calibration: ``CalibrationTable``, or batches for ``lowbit.calibrate``, or a mapping of ONNX tensor name ->
             (lo, hi). Not needed by ``int8-dynamic``, ``float32`` and quantized files.
         overrides: pattern -> recipe for single layers. A pattern matches canonical layer names by ``re.fullmatch``, or
@@ -191,7 +192,7 @@ def _table(
     """A calibration as something that gives ranges by name; batches are run through the float network."""
     used = [default, *(parse_recipe(r) for r in (overrides or {}).values())]
     if calibration is None:
-        if any(r.is_static for r in used) and not net.quantized:
+        if any(r.needs_ranges for r in used) and not net.quantized:
             raise ValueError(
                 f"convert: recipe {default.name!r} needs calibration=: a CalibrationTable, or batches of sample inputs "
                 "(or use recipe 'int8-dynamic', which needs none)"

@@ -7,8 +7,10 @@ import math
 import numpy as np
 
 from lowbit.graph.net import Array, Layer, Net, Tensor
+from lowbit.graph.pointwise_math import apply_f32, is_elementwise
 
 _CLAMPED = ("conv2d", "gemm", "binary")
+_OPEN = (-math.inf, math.inf)
 
 
 def fuse(net: Net) -> None:
@@ -22,6 +24,8 @@ def fuse(net: Net) -> None:
         fuse_clamps,
         merge_affine,
         recognise_activations,
+        drop_estimators,
+        merge_steps,
         fuse_residuals,
     )
     changed = True
@@ -93,7 +97,7 @@ def raise_transposes(net: Net) -> bool:
         reader = uses.only_reader(layer.output)
         if reader is None or reader.op != "transpose" or len(layer.inputs) != 1:
             continue
-        scalar = layer.op == "unary" or (layer.op == "binary" and layer.params["b"].size == 1)
+        scalar = layer.op in ("unary", "binary", "step") and all(p.size == 1 for p in layer.params.values())
         if layer.op not in ("pad", "slice") and not scalar:
             continue
         perm = reader.attrs["perm"]
@@ -191,7 +195,7 @@ def fold_affine(net: Net) -> bool:
     """A batch normalisation, bias or scale after a convolution or product goes into its weights."""
     uses = _Uses(net)
     for layer in net.layers:
-        if not layer.is_mac or len(layer.inputs) > 1 or _clamp(layer) != (-math.inf, math.inf):
+        if not layer.is_mac or len(layer.inputs) > 1 or _clamp(layer) != _OPEN:
             continue
         reader = uses.only_reader(layer.output)
         pair = _affine(reader) if reader is not None else None
@@ -281,7 +285,7 @@ def recognise_activations(net: Net) -> bool:
     """X * sigmoid(x), and the ways to spell HardSigmoid and HardSwish."""
     producers, uses = net.producers(), _Uses(net)
     for layer in net.layers:
-        if layer.op != "binary" or _clamp(layer) != (-math.inf, math.inf):
+        if layer.op != "binary" or _clamp(layer) != _OPEN:
             continue
         kind = layer.attrs["kind"]
         if len(layer.inputs) == 1:  # relu6(x + 3) / 6, and (x * relu6(x + 3)) / 6
@@ -322,6 +326,39 @@ def _become(layer: Layer, x: Tensor, kind: str, alpha: float = 0.0, beta: float 
     layer.attrs = {"kind": kind, "alpha": alpha, "beta": beta}
 
 
+def drop_estimators(net: Net) -> bool:
+    """``(step(x) - p) + p``, a straight-through estimator whose detach() the exporter dropped, is step(x)."""
+    producers = net.producers()
+    for layer in net.layers:
+        if layer.op != "binary" or layer.attrs["kind"] != "add" or len(layer.inputs) != 2:
+            continue
+        for difference, p in (layer.inputs, layer.inputs[::-1]):
+            sub = producers.get(difference)
+            if sub is None or sub.op != "binary" or sub.attrs["kind"] != "sub" or len(sub.inputs) != 2:
+                continue
+            values, other = sub.inputs
+            origin = producers.get(values)
+            if other is p and origin is not None and origin.op == "step" and _clamp(layer) == _clamp(sub) == _OPEN:
+                net.layers.remove(layer)
+                net.redirect(layer.output, values)
+                return True
+    return False
+
+
+def merge_steps(net: Net) -> bool:
+    """What is done to a step's two values is done to the two values."""
+    uses = _Uses(net)
+    for layer in net.layers:
+        reader = uses.only_reader(layer.output) if layer.op == "step" else None
+        if reader is None or not (is_elementwise(reader) or reader.op == "step"):
+            continue
+        for key in ("low", "high"):
+            layer.params[key] = apply_f32(reader, layer.params[key])
+        _absorb(net, layer, reader)
+        return True
+    return False
+
+
 def fuse_residuals(net: Net) -> bool:
     """An addition becomes the residual of the convolution or product before it, with its clamp."""
     uses = _Uses(net)
@@ -335,7 +372,7 @@ def fuse_residuals(net: Net) -> bool:
         candidates = []
         for t, other in ((a, b), (b, a)):
             mac = uses.producers.get(t)
-            free = mac is not None and mac.is_mac and len(mac.inputs) == 1 and _clamp(mac) == (-math.inf, math.inf)
+            free = mac is not None and mac.is_mac and len(mac.inputs) == 1 and _clamp(mac) == _OPEN
             if mac is not None and free and uses.only_reader(t) is layer:
                 candidates.append((order[mac], mac, other))
         if not candidates:

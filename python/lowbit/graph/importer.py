@@ -257,7 +257,14 @@ def import_onnx(model: Any, input_shapes: Mapping[str, Sequence[int | None]] | N
     """
     import onnx
 
-    from lowbit.graph import rules_elementwise, rules_mac, rules_quantized, rules_shape, rules_window  # noqa: F401
+    from lowbit.graph import (  # noqa: F401
+        rules_binary,
+        rules_elementwise,
+        rules_mac,
+        rules_quantized,
+        rules_shape,
+        rules_window,
+    )
 
     shapes = dict(input_shapes or {})
     graph = model.graph
@@ -305,6 +312,8 @@ def _walk(ctx: Importer, proto: Any) -> None:
         return
     if node.domain == "" and node.op not in ("Shape", "Size") and not any(isinstance(v, Tensor) for v in values):
         known = [v for v in values if not isinstance(v, Tensor)]
+        if node.op == "ConstantOfShape" and known[0] is not None and BATCH_MARK in known[0]:
+            known[0] = np.ones_like(known[0])  # ones_like(x): one number, whatever the batch
         for name, array in zip(node.outputs, evaluate(proto, known, ctx.opsets), strict=True):
             if name:
                 ctx.values[name] = array

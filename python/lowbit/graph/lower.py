@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lowbit.graph import pointwise_math
+from lowbit.graph.lower_bits import BitLayers
 from lowbit.graph.net import BATCH, NHWC, Array, Layer, Net, Shape, Tensor
 from lowbit.graph.plan import Plan, PlanBuilder
 from lowbit.graph.precision import CodeParams, Ranges, Scales, choose_domains, leave_unknown_in_float, passes_scale
@@ -60,6 +61,10 @@ class Lowering:
         images: Mapping[str, Array],
     ):
         self.net = net
+        self.bits = BitLayers(net, recipes, forced)
+        recipes = self.bits.recipes
+        if default.is_binary:
+            default = default.for_the_rest()
         self.recipe = dict(zip(net.layers, recipes, strict=True))
         self.consumers = net.consumers()
         self.producers = net.producers()
@@ -67,7 +72,7 @@ class Lowering:
         self.onnx_names = onnx_names
         self.ranges = ranges
         self.images = images
-        self.domain = choose_domains(net, recipes, forced)
+        self.domain = choose_domains(net, recipes, forced) | self.bits.domains()
         self.scales = Scales(net, self.domain, recipes, default, ranges)
         own_scales = net.quantized and ranges.table is None
         if leave_unknown_in_float(
@@ -82,7 +87,8 @@ class Lowering:
 
     # Tensors ----------------------------------------------------------------------------------------------------------
 
-    def _describe(self, t: Tensor) -> dict[str, Any]:
+    def describe(self, t: Tensor) -> dict[str, Any]:
+        """What a plan tensor says about the ONNX tensor that it stands for."""
         if t.name not in self.onnx_names or t.flat is not None:
             return {}
         if t.rank == 4 and t.perm == NHWC:
@@ -91,12 +97,12 @@ class Lowering:
 
     def float_tensor(self, name: str, t: Tensor, shape: Shape | None = None) -> int:
         """A new float32 plan tensor for t."""
-        return self.builder.tensor(name, "float32", shape or t.shape, **(self._describe(t) if shape is None else {}))
+        return self.builder.tensor(name, "float32", shape or t.shape, **(self.describe(t) if shape is None else {}))
 
     def code_tensor(self, name: str, t: Tensor, params: CodeParams) -> int:
         """A new code tensor for t."""
         index = self.builder.tensor(
-            name, params.dtype, t.shape, scale=params.scale, zero_point=params.zero_point, **self._describe(t)
+            name, params.dtype, t.shape, scale=params.scale, zero_point=params.zero_point, **self.describe(t)
         )
         self.params[index] = params
         return index
@@ -107,6 +113,8 @@ class Lowering:
             if t in self.waiting:
                 layer = self.waiting.pop(t)
                 self._emit_plain(layer, [self.as_float(layer.inputs[0])], self.float_tensor(layer.name, t))
+            elif (t, "bits") in self.form:
+                self.form[t, "float"] = self.bits.as_float(self, t)
             else:
                 codes = self.form[t, "codes"]
                 index = self.float_tensor(f"{t.name}.float", t)
@@ -128,7 +136,7 @@ class Lowering:
     def as_dynamic(self, t: Tensor) -> int:
         """T as uint8 with a scale found at run time."""
         if (t, "dynamic") not in self.form:
-            index = self.builder.tensor(f"{t.name}.dynamic", "uint8", t.shape, dynamic=True, **self._describe(t))
+            index = self.builder.tensor(f"{t.name}.dynamic", "uint8", t.shape, dynamic=True, **self.describe(t))
             source, attrs = self._image_source(t)
             self.builder.op("quantize_dynamic", [source], index, attrs)
             self.form[t, "dynamic"] = index
@@ -165,7 +173,7 @@ class Lowering:
             if name in self.images:
                 inputs.append(self._raw_input(name, t))
                 continue
-            index = self.builder.tensor(name, "float32", t.shape, **self._describe(t))
+            index = self.builder.tensor(name, "float32", t.shape, **self.describe(t))
             self.form[t, "float"] = index
             inputs.append(index)
         for name, _ in self.net.outputs:  # the names that the outputs will have
@@ -192,7 +200,9 @@ class Lowering:
         domain, t = self.domain[layer], layer.output
         if domain == "done":
             return
-        if domain == "float":
+        if domain == "bits":
+            self.bits.write(self, layer)
+        elif domain == "float":
             if layer.op == "transpose":
                 self.waiting[t] = layer
             elif layer.op == "identity":

@@ -101,7 +101,8 @@ class Layer:
 
     conv2d, gemm, binary, unary, prelu, max_pool, average_pool, concat, resize, softmax, transpose, reshape, slice,
     pad, and
-    ``identity``, which changes nothing but may change the scale of codes. conv2d, gemm and binary carry ``min`` and
+    ``identity``, which changes nothing but may change the scale of codes, ``step``, which gives param ``high`` where
+    x >= param ``threshold``, else ``low`` (each (1) or (c)). conv2d, gemm and binary carry ``min`` and
     ``max``
     attributes where a clamp was fused; a second input of conv2d or gemm is the fused residual.
     """

@@ -99,7 +99,7 @@ class PlanBuilder:
         self,
         op: str,
         inputs: list[int],
-        output: int,
+        output: int | list[int],
         attrs: dict[str, Any] | None = None,
         params: dict[str, Array] | None = None,
         *,
@@ -117,7 +117,8 @@ class PlanBuilder:
             key = f"{name}.{role}"
             self.arrays[key] = np.ascontiguousarray(array)
             roles[role] = key
-        entry: dict[str, Any] = {"op": op, "name": name, "inputs": inputs, "outputs": [output]}
+        outputs = output if isinstance(output, list) else [output]
+        entry: dict[str, Any] = {"op": op, "name": name, "inputs": inputs, "outputs": outputs}
         if attrs:
             entry["attrs"] = attrs
         if roles:

@@ -52,6 +52,45 @@ def apply(layer: Layer, x: Array) -> Array:
     return np.clip(y, layer.attrs.get("min", -math.inf), layer.attrs.get("max", math.inf))
 
 
+def apply_f32(layer: Layer, x: Array) -> Array:
+    """The same in the engine's float32 arithmetic, one rounding per operation, for float32 values; steps too."""
+    if layer.op == "step":
+        return np.where(x >= layer.params["threshold"], layer.params["high"], layer.params["low"])
+    if layer.op == "prelu":
+        return np.where(x > 0, x, x * layer.params["slope"])
+    if layer.op == "binary":
+        with np.errstate(all="ignore"):
+            y = _BINARY[layer.attrs["kind"]](x, layer.params["b"])
+        lo, hi = (np.float32(layer.attrs.get(k, v)) for k, v in (("min", -math.inf), ("max", math.inf)))
+        clamped: Array = np.clip(y, lo, hi)
+        return clamped
+    return apply(layer, x.astype(np.float64)).astype(np.float32)
+
+
+def direction(layer: Layer) -> Array | None:
+    """+1 where the layer rises with its input, -1 where it falls, 0 where it is constant: (1) or (c).
+
+    None where it does neither, or is no elementwise layer.
+    """
+    one = np.ones(1, np.int64)
+    if layer.op == "step":
+        return np.sign(layer.params["high"] - layer.params["low"]).astype(np.int64)
+    if layer.op == "prelu":
+        return one if (layer.params["slope"] >= 0).all() else None
+    if layer.op == "unary":
+        kind, alpha = layer.attrs["kind"], layer.attrs.get("alpha", 0.0)
+        rises = kind in ("relu", "clip", "sigmoid", "tanh", "exp") or (
+            kind in ("hard_sigmoid", "leaky_relu") and alpha >= 0
+        )
+        return one if rises else None
+    if not is_elementwise(layer):
+        return None
+    sign = np.sign(layer.params["b"]).astype(np.int64)
+    if layer.attrs["kind"] == "div":
+        return sign if sign.all() else None
+    return sign if layer.attrs["kind"] == "mul" else one
+
+
 def channels(layer: Layer) -> int:
     """How many channels the function tells apart."""
     constant = layer.params.get("slope", layer.params.get("b"))

@@ -20,11 +20,12 @@ class Recipe:
     """Precision of one layer.
 
     Attributes:
-        weight: ``int8`` (a scale per output channel), ``int8-tensor`` (one scale) or ``float32``.
-        activation: ``int8`` (symmetric), ``uint8`` (affine), ``dynamic`` (uint8, scale found at run time) or
+        weight: ``int8`` (a scale per output channel), ``int8-tensor`` (one scale), ``xnor`` (+-1) or ``float32``.
+        activation: ``int8`` (symmetric), ``uint8`` (affine), ``dynamic`` (uint8, scale found at run time), ``bits`` or
         ``float32``.
         output: ``auto``, or ``float32`` to leave the layer's result unquantized.
         rounding: ``nearest_even``, ``gemmlowp`` or ``single``.
+        rest: recipe of the layers that a binary one cannot apply to.
         name: what it was called.
     """
 
@@ -33,6 +34,21 @@ class Recipe:
     output: str = "auto"
     rounding: str = "nearest_even"
     name: str = ""
+    rest: str = "float32"
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether weights and activations are +-1."""
+        return self.weight == "xnor"
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether a calibration is needed."""
+        return self.is_static or (self.is_binary and self.for_the_rest().is_static)
+
+    def for_the_rest(self) -> Recipe:
+        """What a layer gets that cannot be binary."""
+        return replace(_NAMED[self.rest], rounding=self.rounding)
 
     @property
     def is_static(self) -> bool:
@@ -41,8 +57,8 @@ class Recipe:
 
     @property
     def is_float(self) -> bool:
-        """Whether the layer stays in float."""
-        return self.activation == "float32"
+        """Whether the layer stays in float where it is no binary product."""
+        return self.activation in ("float32", "bits")
 
 
 _NAMED = {
@@ -51,6 +67,8 @@ _NAMED = {
     "int8-affine": Recipe("int8", "uint8", rounding="gemmlowp", name="int8-affine"),
     "int8-dynamic": Recipe("int8", "dynamic", name="int8-dynamic"),
     "float32": Recipe("float32", "float32", name="float32"),
+    "xnor": Recipe("xnor", "bits", name="xnor"),
+    "xnor-int8": Recipe("xnor", "bits", name="xnor-int8", rest="int8"),
 }
 
 
@@ -64,7 +82,8 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
     """A recipe from its name, or from a dict with ``weight``, ``activation``, ``output`` and ``rounding``.
 
     Args:
-        recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, or a dict.
+        recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, ``xnor``, ``xnor-int8``, or a
+            dict.
         rounding: overrides the recipe's own rounding.
 
     Raises:

@@ -19,8 +19,8 @@ def identity(ctx: Importer, node: Node) -> None:
 
 @rule("Cast")
 def cast(ctx: Importer, node: Node) -> None:
-    """A cast of an activation to float32 is nothing."""
-    if int(node.attrs["to"]) != 1:
+    """A cast of an activation to float32, or of a comparison to bool, is nothing."""
+    if int(node.attrs["to"]) not in (1, 9):
         raise node.unsupported("only a cast to float32 is supported on activations")
     ctx.alias(node, ctx.tensor(node))
 
