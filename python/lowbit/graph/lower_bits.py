@@ -69,6 +69,8 @@ class Origin:
 
         falls = (chain_direction(chain, channels) < 0) ^ inverted
         t, flip = integer_thresholds(holds, falls, depth) if depth else float_thresholds(holds, falls)
+        if not depth and (t == t[0]).all():
+            t = t[:1]
         params: dict[str, Array] = {"threshold": t} if depth or t.any() else {}
         return params | ({"flip": flip} if flip.any() else {})
 

@@ -19,7 +19,7 @@ class Row:
     Attributes:
         layer: canonical name.
         op: the plan's operation.
-        weights: precision of the weights (``int8 per channel``), empty where there are none.
+        weights: precision of the weights (``int8 per channel``, ``bits``), empty where there are none.
         activations: of the first input.
         output: of the output.
         shape: of the output, -1 for the batch.
@@ -49,29 +49,51 @@ def _items(tensor: dict[str, Any]) -> int:
     return int(np.prod(tensor["shape"][1:], dtype=np.int64))
 
 
+def _bytes(tensor: dict[str, Any]) -> int:
+    """Of one item in memory; bits are whole words along the last axis."""
+    if tensor["dtype"] == "bits":
+        row = tensor["shape"][-1]
+        return _items(tensor) // row * ((row + 31) // 32) * 4
+    return _items(tensor) * _SIZE[tensor["dtype"]]
+
+
+def weight_count(plan: Plan, op: dict[str, Any]) -> int:
+    """Weights of a convolution or product, 0 elsewhere."""
+    weight = op.get("params", {}).get("weight")
+    if weight is None:
+        return 0
+    if not op["op"].startswith("xnor"):
+        return int(plan.tensors[weight].size)
+    attrs = op.get("attrs", {})
+    k, n = (plan.activations[i]["shape"][-1] for i in (op["inputs"][0], op["outputs"][0]))
+    return int(n * k // attrs.get("groups", 1) * np.prod(attrs.get("kernel", [1])))
+
+
 def rows(plan: Plan) -> list[Row]:
     """One row for every operation, in order."""
     out = []
     for op in plan.ops:
         inputs = [plan.activations[i] for i in op["inputs"]]
-        output = plan.activations[op["outputs"][0]]
+        outputs = [plan.activations[i] for i in op["outputs"]]
+        output = outputs[0]
         params = {role: plan.tensors[key] for role, key in op.get("params", {}).items()}
         size = sum(int(a.nbytes) for a in params.values())
         weight = params.get("weight")
         kind, macs = "", 0
         if weight is not None:
-            kind = str(weight.dtype)
-            if "weight_scale" in params and params["weight_scale"].size > 1:
+            kind = "bits" if op["op"].startswith("xnor") else str(weight.dtype)
+            scale = params.get("weight_scale", params.get("scale"))
+            if scale is not None and scale.size > 1:
                 kind += " per channel"
-            macs = int(weight.size) * (_items(output) // output["shape"][-1])
-        moved = size + sum(_items(t) * _SIZE[t["dtype"]] for t in (*inputs, output))
+            macs = weight_count(plan, op) * (_items(output) // output["shape"][-1])
+        moved = size + sum(_bytes(t) for t in (*inputs, *outputs))
         out.append(
             Row(
                 op["name"],
                 op["op"],
                 kind,
                 _precision(inputs[0]),
-                _precision(output),
+                " + ".join(_precision(t) for t in outputs),
                 tuple(output["shape"]),
                 size,
                 macs,
