@@ -31,7 +31,7 @@ class OpReader {
   // Each fails, naming the tensor, unless it holds.
   void need_codes(const Activation& t) const;  // codes with a scale
   void need_bits(const Activation& t) const;
-  void need_real(const Activation& t) const;   // float32
+  void need_real(const Activation& t) const;  // float32
   void need_rank(const Activation& t, size_t rank) const;
   void need_dims(const Activation& t, std::span<const int64_t> dims) const;
   void need_same_values(const Activation& a, const Activation& b) const;  // dtype, scale and zero point; no bits

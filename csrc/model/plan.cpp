@@ -151,7 +151,9 @@ void check_order(const Plan& plan) {
 
 }  // namespace
 
-std::string Activation::text() const { return (is_bits() ? "bits" : dtype_name(dtype)) + std::string(" ") + shape_text(dims); }
+std::string Activation::text() const {
+  return (is_bits() ? "bits" : dtype_name(dtype)) + std::string(" ") + shape_text(dims);
+}
 
 Plan parse_plan(const Container& file) {
   const Json root = parse_json(file.plan, "plan");

@@ -32,10 +32,10 @@ struct Activation {
   int32_t held_offset() const { return dtype == DType::s8 ? 128 : 0; }
   Codes held() const { return {DType::u8, zero_point + held_offset(), scale}; }
   int64_t item_bytes() const { return rows() * held_row() * static_cast<int64_t>(dtype_size(held_dtype())); }
-  int64_t row() const { return dims.size() > 1 ? dims.back() : 1; }         // the last axis
+  int64_t row() const { return dims.size() > 1 ? dims.back() : 1; }           // the last axis
   int64_t held_row() const { return is_bits() ? (row() + 31) / 32 : row(); }  // in elements as held
-  int64_t rows() const { return items / row(); }                     // per batch item
-  std::string text() const;                                          // "int8 (-1, 4, 4, 8)"
+  int64_t rows() const { return items / row(); }                              // per batch item
+  std::string text() const;                                                   // "int8 (-1, 4, 4, 8)"
 };
 
 struct PlanOp {

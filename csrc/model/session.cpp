@@ -29,7 +29,8 @@ void flip_sign(const std::byte* from, std::byte* to, int64_t n) {
 void copy_dense(const Activation& t, int64_t batch, const Place& from, std::byte* to) {
   const int64_t size = static_cast<int64_t>(dtype_size(t.dtype)), row = t.row(), rows = batch * t.rows();
   if (t.is_bits()) {
-    unpack_bits(reinterpret_cast<const uint32_t*>(from.data), rows, from.pitch, row, reinterpret_cast<int8_t*>(to), row);
+    unpack_bits(reinterpret_cast<const uint32_t*>(from.data), rows, from.pitch, row, reinterpret_cast<int8_t*>(to),
+                row);
   } else if (t.dtype == DType::s8) {
     for (int64_t i = 0; i < rows; ++i) flip_sign(from.data + i * from.pitch, to + i * row, row);
   } else if (from.pitch == row) {

@@ -30,11 +30,13 @@ class Graph:
         self.at = "x"
 
     def constant(self, value: Any) -> str:
+        """A constant's name."""
         name = f"c{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
         return name
 
     def add(self, op: str, *constants: Any, name: str = "", **attrs: Any) -> None:
+        """One more node, on the last one's output."""
         inputs = [self.at, *(self.constant(c) for c in constants)]
         self.at = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [self.at], name=name, **attrs))
@@ -45,6 +47,7 @@ class Graph:
         self.add("Sign")
 
     def model(self, shape: list[Any], outputs: int) -> ModelProto:
+        """The network from x to the last node."""
         x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape])
         y = helper.make_tensor_value_info(self.at, TensorProto.FLOAT, ["N", outputs])
         graph = helper.make_graph(self.nodes, "finn", [x], [y], self.weights)

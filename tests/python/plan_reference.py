@@ -226,7 +226,7 @@ class Reference:
         y = self.values[ins[0]].astype(np.float64) @ params["weight"].T.astype(np.float64)
         return self.finish_f32(y, attrs, params, ins)
 
-    # Bits: int8 arrays of +-1 here --------------------------------------------------------------------------------------
+    # Bits: int8 arrays of +-1 here ------------------------------------------------------------------------------------
 
     def flipped(self, holds, params):
         flip = params.get("flip", np.zeros(1, np.uint8)).astype(bool)

@@ -62,9 +62,7 @@ CONVS: list[tuple[tuple[int, int, int], int, tuple[int, int], dict[str, Any]]] =
 def out_size(shape: tuple[int, int, int], kernel: tuple[int, int], attrs: dict[str, Any]) -> tuple[int, int]:
     pads, strides = attrs.get("pads", [0] * 4), attrs.get("strides", [1, 1])
     dilations = attrs.get("dilations", [1, 1])
-    h, w = (
-        (shape[i] + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(2)
-    )
+    h, w = ((shape[i] + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(2))
     return h, w
 
 

@@ -99,11 +99,13 @@ class DequantizeBits final : public Op {
     const uint32_t* x = f.data<uint32_t>(inputs[0]);
     float* y = f.data<float>(outputs[0]);
     const int64_t pitch = f.pitch(inputs[0]);
-    parallel_for(f.threads, f.batch * rows_, std::max<int64_t>(1, kGrain / row_), [=, this](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        for (int64_t j = 0; j < row_; ++j) y[i * row_ + j] = x[i * pitch + j / 32] >> j % 32 & 1 ? 1.0f : -1.0f;
-      }
-    });
+    parallel_for(f.threads, f.batch * rows_, std::max<int64_t>(1, kGrain / row_),
+                 [=, this](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) {
+                     for (int64_t j = 0; j < row_; ++j)
+                       y[i * row_ + j] = x[i * pitch + j / 32] >> j % 32 & 1 ? 1.0f : -1.0f;
+                   }
+                 });
   }
 
  private:

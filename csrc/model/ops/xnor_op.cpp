@@ -171,8 +171,8 @@ class XnorConv2d final : public Op {
 
   void run(const Frame& f) const override {
     xnor_conv2d(f.data<uint32_t>(inputs[0]), f.pitch(inputs[0]), with_batch(shape_, f.batch), weights_, pad_value_,
-                epilogue_.float_data(f, outputs), epilogue_.float_pitch(f, outputs),
-                epilogue_.at(f, inputs, outputs), f.isa, f.threads);
+                epilogue_.float_data(f, outputs), epilogue_.float_pitch(f, outputs), epilogue_.at(f, inputs, outputs),
+                f.isa, f.threads);
   }
   bool strided_input(size_t i) const override { return epilogue_.takes_pitch(i); }
   bool strided_output() const override { return true; }

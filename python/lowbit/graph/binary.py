@@ -1,4 +1,4 @@
-"""Which tensors hold two values, which layers can run on bits, and the exact threshold of whatever stands before a step.
+"""Which tensors hold two values, which layers can run on bits, and the exact threshold of what stands before a step.
 
 A BatchNorm and a sign after a binary product compare a*d + b with 0, where d is a whole number: that is one integer
 threshold per channel. It is not computed from a and b (rounding could move it by one) but searched: the float32
@@ -133,7 +133,7 @@ def _turning_point(holds: Callable[[Array], Array], falls: Array, least: int, mo
     high = np.full(falls.shape, most + 1, np.int64)
     while (low < high).any():
         middle = (low + high) >> 1
-        turned = holds(middle) != falls
+        turned = holds(np.minimum(middle, most)) != falls
         open_ = low < high
         high = np.where(open_ & turned, middle, high)
         low = np.where(open_ & ~turned, middle + 1, low)

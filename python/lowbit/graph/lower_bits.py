@@ -144,9 +144,9 @@ class BitLayers:
 
     def domains(self) -> dict[Layer, str]:
         """``bits`` for what is written here, ``done`` for what is absorbed."""
-        out = {layer: "bits" for layer in self.macs}
+        out = dict.fromkeys(self.macs, "bits")
         for step, origin in self.origins.items():
-            out |= {layer: "done" for layer in (*origin.before, *origin.after, *origin.moves)} | {step: "bits"}
+            out |= dict.fromkeys((*origin.before, *origin.after, *origin.moves), "done") | {step: "bits"}
         for layer in self.net.layers:
             if layer.op in ("max_pool", "reshape") and layer.output in self.pairs:
                 out[layer] = "bits"
@@ -177,7 +177,7 @@ class BitLayers:
         for kind, number, neutral in (("mul", pair.half, 1.0), ("add", pair.middle, 0.0)):
             if number != neutral:
                 scaled = low.float_tensor(f"{t.name}.{kind}", t)
-                low.builder.op("binary", [index], scaled, {"kind": kind}, {"b": np.float32([number])})
+                low.builder.op("binary", [index], scaled, {"kind": kind}, {"b": np.array([number], np.float32)})
                 index = scaled
         return index
 
@@ -206,7 +206,7 @@ class BitLayers:
 
     def _mac(self, low: Lowering, layer: Layer) -> None:
         binary, origin, t = self.macs[layer], self.bits_of.get(layer), layer.output
-        clamp = {k: float(layer.attrs[k]) for k in ("min", "max") if k in layer.attrs}
+        clamp: dict[str, float] = {k: float(layer.attrs[k]) for k in ("min", "max") if k in layer.attrs}
         residual = [low.as_float(r) for r in layer.inputs[1:]]
         needs_float = origin is None or self._shared(t)
         attrs: dict[str, Any] = {}

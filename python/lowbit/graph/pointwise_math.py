@@ -74,7 +74,8 @@ def direction(layer: Layer) -> Array | None:
     """
     one = np.ones(1, np.int64)
     if layer.op == "step":
-        return np.sign(layer.params["high"] - layer.params["low"]).astype(np.int64)
+        signs: Array = np.sign(layer.params["high"] - layer.params["low"]).astype(np.int64)
+        return signs
     if layer.op == "prelu":
         return one if (layer.params["slope"] >= 0).all() else None
     if layer.op == "unary":
@@ -85,7 +86,7 @@ def direction(layer: Layer) -> Array | None:
         return one if rises else None
     if not is_elementwise(layer):
         return None
-    sign = np.sign(layer.params["b"]).astype(np.int64)
+    sign: Array = np.sign(layer.params["b"]).astype(np.int64)
     if layer.attrs["kind"] == "div":
         return sign if sign.all() else None
     return sign if layer.attrs["kind"] == "mul" else one

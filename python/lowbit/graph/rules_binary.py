@@ -26,7 +26,7 @@ def step(ctx: Importer, node: Node, t: Tensor, threshold: Array, low: float, hig
         raise node.unsupported(f"a threshold of shape {threshold.shape}; only one number or one per channel")
     layer = ctx.emit(node, "step", [t], t.shape, t.perm)
     layer.output.flat = t.flat
-    layer.params = {"threshold": stored, "low": np.float32([low]), "high": np.float32([high])}
+    layer.params = {"threshold": stored, "low": np.array([low], np.float32), "high": np.array([high], np.float32)}
     return layer.output
 
 

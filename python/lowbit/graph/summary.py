@@ -53,7 +53,7 @@ def _bytes(tensor: dict[str, Any]) -> int:
     """Of one item in memory; bits are whole words along the last axis."""
     if tensor["dtype"] == "bits":
         row = tensor["shape"][-1]
-        return _items(tensor) // row * ((row + 31) // 32) * 4
+        return _items(tensor) // int(row) * ((int(row) + 31) // 32) * 4
     return _items(tensor) * _SIZE[tensor["dtype"]]
 
 
