@@ -2,7 +2,8 @@
 // from layer to layer, but it must claim the part first: a caller that is done with its own part runs those that no
 // worker has begun, and so never waits for a worker that is asleep or has no core. A claim is the job's epoch in the
 // part's word; a worker that comes late for an old job finds it claimed and never looks at the job's fields, which
-// cannot change while a claimed part runs, because the publisher waits for it.
+// cannot change while a claimed part runs, because the publisher waits for it. Each worker sleeps on a word of its own
+// and is woken for jobs that have a part for it; other jobs neither wake it nor keep it spinning.
 #include "thread_pool.h"
 
 #include <pthread.h>
@@ -10,7 +11,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -60,9 +60,9 @@ class Pool {
     pending_.store(parts - 1, std::memory_order_relaxed);
     ++epoch_;  // 2^48 jobs take a few years
     state_.store(epoch_ << 16 | static_cast<uint64_t>(parts));
-    if (sleepers_.load() > 0) {
-      std::lock_guard<std::mutex> lock(sleep_);
-      wake_.notify_all();
+    for (int part = 1; part < parts; ++part) {
+      std::atomic<int>& asleep = seats_[part].asleep;
+      if (asleep.load() && asleep.exchange(0)) asleep.notify_one();
     }
     t_inside = true;
     fn(context, 0, parts);
@@ -87,14 +87,15 @@ class Pool {
   void work(int index, uint64_t seen) {
     t_inside = true;
     for (;;) {
-      seen = wait(seen);
-      const int parts = static_cast<int>(seen & 0xffff);
-      if (index < parts && claim(index, seen >> 16)) run_part(index, parts);
+      seen = wait(index, seen);
+      if (claim(index, seen >> 16)) run_part(index, parts_of(seen));
     }
   }
 
+  static int parts_of(uint64_t state) { return static_cast<int>(state & 0xffff); }
+
   bool claim(int part, uint64_t epoch) {
-    std::atomic<uint64_t>& word = claims_[part].epoch;
+    std::atomic<uint64_t>& word = seats_[part].epoch;
     uint64_t last = word.load();
     return last < epoch && word.compare_exchange_strong(last, epoch);
   }
@@ -104,19 +105,26 @@ class Pool {
     pending_.fetch_sub(1, std::memory_order_release);
   }
 
-  uint64_t wait(uint64_t seen) {
+  // The next job that has a part for this worker.
+  uint64_t wait(int index, uint64_t seen) {
+    const auto is_mine = [&](uint64_t state) { return state != seen && parts_of(state) > index; };
     const auto start = std::chrono::steady_clock::now();
     for (int i = 1;; ++i) {
       const uint64_t now = state_.load(std::memory_order_acquire);
-      if (now != seen) return now;
+      if (is_mine(now)) return now;
       cpu_relax();
       if (i % 64 == 0 && std::chrono::steady_clock::now() - start > kSpin) break;
     }
-    std::unique_lock<std::mutex> lock(sleep_);
-    sleepers_.fetch_add(1);
-    wake_.wait(lock, [&] { return state_.load() != seen; });
-    sleepers_.fetch_sub(1);
-    return state_.load(std::memory_order_acquire);
+    std::atomic<int>& asleep = seats_[index].asleep;
+    for (;;) {
+      asleep.store(1);  // before the look at state_, as the publisher stores state_ before it looks at asleep
+      const uint64_t now = state_.load();
+      if (is_mine(now)) {
+        asleep.store(0);
+        return now;
+      }
+      asleep.wait(1);
+    }
   }
 
   std::mutex owner_;
@@ -124,15 +132,13 @@ class Pool {
   uint64_t epoch_ = 0;
   detail::PartFn fn_ = nullptr;
   void* context_ = nullptr;
-  struct alignas(64) Claim {
-    std::atomic<uint64_t> epoch{0};
+  struct alignas(64) Seat {
+    std::atomic<uint64_t> epoch{0};  // the last job whose part of this number was claimed
+    std::atomic<int> asleep{0};
   };
-  Claim claims_[kMaxThreads];
+  Seat seats_[kMaxThreads];
   alignas(64) std::atomic<uint64_t> state_{0};
   alignas(64) std::atomic<int> pending_{0};
-  alignas(64) std::atomic<int> sleepers_{0};
-  std::mutex sleep_;
-  std::condition_variable wake_;
 };
 
 // Never destroyed: workers wait on it until the process ends. A fork leaves the child with a pool whose workers do not

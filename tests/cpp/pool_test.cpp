@@ -92,6 +92,17 @@ void work_after_a_pause() {  // workers have gone to sleep
   }
 }
 
+void workers_sleep_through_jobs_without_a_part_for_them() {
+  std::vector<int64_t> data(8, 0);
+  for (int round = 0; round < 20; ++round) {
+    for (int parts : {8, 2, 2, 2, 5, 2, 8, 3}) {
+      parallel(parts, [&](int part, int) { ++data[static_cast<size_t>(part)]; });
+      usleep(static_cast<useconds_t>(round % 4 * 60));  // around the time that a worker spins
+    }
+  }
+  EXPECT(data == (std::vector<int64_t>{160, 160, 80, 60, 60, 40, 40, 40}));
+}
+
 void a_forked_child_has_its_own_pool() {
 #ifndef __SANITIZE_THREAD__  // TSan refuses threads in a child of a threaded process
   for (int generation = 0; generation < 3; ++generation) {
@@ -128,6 +139,7 @@ int main() {
   nested_calls_run_in_their_caller();
   several_callers();
   work_after_a_pause();
+  workers_sleep_through_jobs_without_a_part_for_them();
   a_forked_child_has_its_own_pool();
   thread_counts_are_checked();
   return expect::failures() != 0;
