@@ -141,12 +141,13 @@ struct Convolution {
       const int64_t oy = row % out_h, count = std::min({band, end - row, out_h - oy});
       const uint32_t* image = x + row / out_h * s.h * s.w * ldx;
       const uint32_t* base = copy ? copy_band(image, oy, count) : image + oy * s.stride_h * row_words;
-      for (int64_t i = 0; i < count * out_w; ++i) {
-        rows[i] = base + i / out_w * s.stride_h * row_words + i % out_w * s.stride_w * words;
-        if (exact_zero) {
-          const int64_t kind = vertical.kind[oy + i / out_w] * horizontal.count + horizontal.kind[i % out_w];
-          pattern[i] = kind * call.pattern_stride();
-        }
+      for (int64_t r = 0, i = 0; r < count; ++r) {
+        const uint32_t* pixel = base + r * s.stride_h * row_words;
+        for (int64_t ox = 0; ox < out_w; ++ox, pixel += s.stride_w * words) rows[i++] = pixel;
+      }
+      for (int64_t r = 0, i = 0; exact_zero && r < count; ++r) {
+        const int64_t first = vertical.kind[oy + r] * horizontal.count;
+        for (int64_t ox = 0; ox < out_w; ++ox) pattern[i++] = (first + horizontal.kind[ox]) * call.pattern_stride();
       }
       call.run({.rows = rows,
                 .count = count * out_w,

@@ -46,17 +46,20 @@ static inline void store_codes(const XnorFinish& f, int64_t at, __m512 v, __mmas
 template <int kC>
 struct Channels {
   int64_t j, count;
+  bool plain;  // twice the scale is finite where the scale is
   __mmask16 mask[kC];
   __m512 scale[kC], bias[kC];
 
   inline __attribute__((always_inline)) Channels(const XnorBlock& b, int64_t first) : j(first) {
     count = b.channels - j < kC * kLanes ? b.channels - j : kC * kLanes;
     const XnorFinish& f = b.finish;
+    plain = true;
 #pragma GCC unroll 4
     for (int c = 0; c < kC; ++c) {
       mask[c] = lanes(count - c * kLanes);
       scale[c] = f.scale ? _mm512_maskz_loadu_ps(mask[c], f.scale + j + c * kLanes) : _mm512_set1_ps(1.0f);
       bias[c] = f.bias ? _mm512_maskz_loadu_ps(mask[c], f.bias + j + c * kLanes) : _mm512_set1_ps(-0.0f);  // neutral
+      plain &= _mm512_cmp_ps_mask(_mm512_abs_ps(scale[c]), _mm512_set1_ps(1e38f), _CMP_GT_OQ) == 0;
     }
   }
 };
@@ -64,73 +67,69 @@ struct Channels {
 // Bits by the dot product, and nothing else: one comparison per sum.
 template <int kC>
 static inline __attribute__((always_inline)) void finish_dot_bits(const XnorBlock& b, const Channels<kC>& t, int64_t i,
-                                                                  const __m512i (&pop)[kC]) {
-  const int32_t* limit = b.limit + t.j + (b.pattern ? b.pattern[i] : 0);
+                                                                  const __m512i (&half)[kC]) {
+  const int32_t* least = b.least + t.j + (b.pattern ? b.pattern[i] : 0);
   uint64_t bits = 0;
 #pragma GCC unroll 4
   for (int c = 0; c < kC; ++c) {
-    const __mmask16 m = _mm512_cmple_epi32_mask(pop[c], _mm512_loadu_si512(limit + c * kLanes));
+    const __mmask16 m = _mm512_cmpge_epi32_mask(half[c], _mm512_loadu_si512(least + c * kLanes));
     bits |= (uint64_t)_cvtmask16_u32(m) << (c * kLanes);
   }
   store_bits(b.finish, i, t.j, bits, t.count);
 }
 
-template <int kC>
-static inline __attribute__((always_inline)) __m512 scaled(const XnorBlock& b, const Channels<kC>& t, int64_t i, int c,
-                                                           __m512i pop) {
-  const int32_t* start = b.start + t.j + (b.pattern ? b.pattern[i] : 0);
-  const __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(_mm512_loadu_si512(start + c * kLanes), pop), pop);
-  return _mm512_mul_ps(_mm512_cvtepi32_ps(dot), t.scale[c]);
-}
-
-// float32 of scale and bias alone.
+// float32 of scale and bias alone, of even starts: float(dot) * scale = float(half) * (2 * scale), to the last bit.
 template <int kC>
 static inline __attribute__((always_inline)) void finish_plain(const XnorBlock& b, const Channels<kC>& t, int64_t i,
-                                                               const __m512i (&pop)[kC]) {
+                                                               const __m512i (&half)[kC]) {
   float* y = (float*)b.finish.y + i * b.finish.ldy + t.j;
 #pragma GCC unroll 4
   for (int c = 0; c < kC; ++c) {
-    _mm512_mask_storeu_ps(y + c * kLanes, t.mask[c], _mm512_add_ps(scaled(b, t, i, c, pop[c]), t.bias[c]));
+    const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(half[c]), _mm512_add_ps(t.scale[c], t.scale[c]));
+    _mm512_mask_storeu_ps(y + c * kLanes, t.mask[c], _mm512_add_ps(v, t.bias[c]));
   }
 }
 
-// Everything else.
+// Everything else, for the rows of a tile whose sums were stored.
 template <int kC>
-static inline __attribute__((always_inline)) void finish_any(const XnorBlock& b, const Channels<kC>& t, int64_t i,
-                                                             const __m512i (&pop)[kC]) {
+static __attribute__((noinline)) void finish_any(const XnorBlock& b, const Channels<kC>& t, int64_t i, int rows,
+                                                 const int32_t* halves) {
   const XnorFinish& f = b.finish;
-  uint64_t bits = 0;
-  for (int c = 0; c < kC; ++c) {
-    const int64_t j = t.j + c * kLanes, at = i * f.ldy + j;
-    const __mmask16 mask = t.mask[c];
-    __m512 v = scaled(b, t, i, c, pop[c]);
-    if (f.input_scale) v = _mm512_mul_ps(v, _mm512_set1_ps(f.input_scale[i]));
-    v = _mm512_add_ps(v, t.bias[c]);
-    if (f.residual) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, f.residual + i * f.residual_stride + j));
-    v = _mm512_max_ps(_mm512_set1_ps(f.lo), v);  // a NaN is the second operand, which is then the result
-    v = _mm512_min_ps(_mm512_set1_ps(f.hi), v);
-    if (f.out == XnorOut::f32) {
-      _mm512_mask_storeu_ps((float*)f.y + at, mask, v);
-    } else if (f.out == XnorOut::s32) {
-      const int32_t* start = b.start + j + (b.pattern ? b.pattern[i] : 0);
-      const __m512i dot = _mm512_sub_epi32(_mm512_sub_epi32(_mm512_loadu_si512(start), pop[c]), pop[c]);
-      _mm512_mask_storeu_epi32((int32_t*)f.y + at, mask, dot);
-    } else if (f.out != XnorOut::none) {
-      store_codes(f, at, v, mask);
-    }
-    if (f.bits) {
-      __mmask16 m;
-      if (f.by_dot) {
-        const int32_t* limit = b.limit + j + (b.pattern ? b.pattern[i] : 0);
-        m = _mm512_cmple_epi32_mask(pop[c], _mm512_loadu_si512(limit));
-      } else {
-        const __m512 least = f.threshold ? _mm512_maskz_loadu_ps(mask, f.threshold + j) : _mm512_setzero_ps();
-        m = _mm512_cmp_ps_mask(v, least, _CMP_GE_OQ);
+  for (; rows > 0; --rows, ++i) {
+    uint64_t bits = 0;
+    for (int c = 0; c < kC; ++c, halves += kLanes) {
+      const __m512i half = _mm512_load_si512(halves);
+      const int64_t j = t.j + c * kLanes, at = i * f.ldy + j;
+      const __mmask16 mask = t.mask[c];
+      const __m512i start = _mm512_loadu_si512(b.start + j + (b.pattern ? b.pattern[i] : 0));
+      const __m512i dot = _mm512_or_si512(_mm512_add_epi32(half, half), _mm512_and_si512(start, _mm512_set1_epi32(1)));
+      __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), t.scale[c]);
+      if (f.input_scale) v = _mm512_mul_ps(v, _mm512_set1_ps(f.input_scale[i]));
+      v = _mm512_add_ps(v, t.bias[c]);
+      if (f.residual) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, f.residual + i * f.residual_stride + j));
+      v = _mm512_max_ps(_mm512_set1_ps(f.lo), v);  // a NaN is the second operand, which is then the result
+      v = _mm512_min_ps(_mm512_set1_ps(f.hi), v);
+      if (f.out == XnorOut::f32) {
+        _mm512_mask_storeu_ps((float*)f.y + at, mask, v);
+      } else if (f.out == XnorOut::s32) {
+        _mm512_mask_storeu_epi32((int32_t*)f.y + at, mask, dot);
+      } else if (f.out != XnorOut::none) {
+        store_codes(f, at, v, mask);
       }
-      bits |= (uint64_t)_cvtmask16_u32(m) << (c * kLanes);
+      if (f.bits) {
+        __mmask16 m;
+        if (f.by_dot) {
+          const int32_t* least = b.least + j + (b.pattern ? b.pattern[i] : 0);
+          m = _mm512_cmpge_epi32_mask(half, _mm512_loadu_si512(least));
+        } else {
+          const __m512 threshold = f.threshold ? _mm512_maskz_loadu_ps(mask, f.threshold + j) : _mm512_setzero_ps();
+          m = _mm512_cmp_ps_mask(v, threshold, _CMP_GE_OQ);
+        }
+        bits |= (uint64_t)_cvtmask16_u32(m) << (c * kLanes);
+      }
     }
+    if (f.bits) store_bits(f, i, t.j, bits, t.count);
   }
-  if (f.bits) store_bits(f, i, t.j, bits, t.count);
 }
 
 enum class Finish { dot_bits, plain, any };
@@ -138,11 +137,24 @@ enum class Finish { dot_bits, plain, any };
 // Rows [i, i + kR), channels [t.j, t.j + 16 kC).
 template <int kR, int kC>
 static void tile(const XnorBlock& b, const Channels<kC>& t, Finish finish, int64_t i) {
-  __m512i pop[kR][kC];
-#pragma GCC unroll 24
-  for (int r = 0; r < kR; ++r) {
+  __m512i half[kR][kC];
+  const int32_t* start = b.start + t.j;
+  if (!b.pattern) {
 #pragma GCC unroll 4
-    for (int c = 0; c < kC; ++c) pop[r][c] = _mm512_setzero_si512();
+    for (int c = 0; c < kC; ++c) half[0][c] = _mm512_srai_epi32(_mm512_loadu_si512(start + c * kLanes), 1);
+#pragma GCC unroll 24
+    for (int r = 1; r < kR; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kC; ++c) half[r][c] = half[0][c];
+    }
+  } else {
+#pragma GCC unroll 24
+    for (int r = 0; r < kR; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kC; ++c) {
+        half[r][c] = _mm512_srai_epi32(_mm512_loadu_si512(start + b.pattern[i + r] + c * kLanes), 1);
+      }
+    }
   }
   const uint32_t* w = b.w + t.j / kXnorPanel * b.runs * b.run_words * kXnorPanel + t.j % kXnorPanel;
   for (int64_t run = 0; run < b.runs; ++run) {
@@ -158,19 +170,25 @@ static void tile(const XnorBlock& b, const Channels<kC>& t, Finish finish, int64
         const __m512i a = _mm512_set1_epi32((int)row[r][p]);
 #pragma GCC unroll 4
         for (int c = 0; c < kC; ++c) {
-          pop[r][c] = _mm512_add_epi32(pop[r][c], _mm512_popcnt_epi32(_mm512_xor_si512(a, weights[c])));
+          half[r][c] = _mm512_sub_epi32(half[r][c], _mm512_popcnt_epi32(_mm512_xor_si512(a, weights[c])));
         }
       }
     }
   }
   if (finish == Finish::dot_bits) {
 #pragma GCC unroll 24
-    for (int r = 0; r < kR; ++r) finish_dot_bits<kC>(b, t, i + r, pop[r]);
-  } else if (finish == Finish::plain) {
+    for (int r = 0; r < kR; ++r) finish_dot_bits<kC>(b, t, i + r, half[r]);
+  } else if (finish == Finish::plain && t.plain) {
 #pragma GCC unroll 24
-    for (int r = 0; r < kR; ++r) finish_plain<kC>(b, t, i + r, pop[r]);
+    for (int r = 0; r < kR; ++r) finish_plain<kC>(b, t, i + r, half[r]);
   } else {
-    for (int r = 0; r < kR; ++r) finish_any<kC>(b, t, i + r, pop[r]);
+    alignas(64) int32_t halves[kR * kC * kLanes];
+#pragma GCC unroll 24
+    for (int r = 0; r < kR; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kC; ++c) _mm512_store_si512(halves + (r * kC + c) * kLanes, half[r][c]);
+    }
+    finish_any<kC>(b, t, i, kR, halves);
   }
 }
 
@@ -187,8 +205,9 @@ void xnor_avx512(const XnorBlock& b) noexcept {
   const XnorFinish& f = b.finish;
   const bool clamped = f.lo != -__builtin_inff() || f.hi != __builtin_inff();
   const Finish finish = f.out == XnorOut::none && f.by_dot ? Finish::dot_bits
-                        : f.out == XnorOut::f32 && !f.bits && !f.input_scale && !f.residual && !clamped ? Finish::plain
-                                                                                                        : Finish::any;
+                        : f.out == XnorOut::f32 && b.even && !f.bits && !f.input_scale && !f.residual && !clamped
+                            ? Finish::plain
+                            : Finish::any;
   int64_t j = 0;
   for (; j + 48 < b.channels; j += kXnorPanel) rows_of<6, 4>(b, Channels<4>(b, j), finish, 0);
   const int64_t rest = b.channels - j;

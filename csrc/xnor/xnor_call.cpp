@@ -94,17 +94,18 @@ XnorCall::XnorCall(const char* function, const PackedXnor::Data& w, const XnorEp
 void XnorCall::reserve(int64_t patterns) {
   const int64_t size = patterns * all_;
   start_ = scratch<int32_t>(ScratchSlot::bit_starts, size_t(2 * size));
-  limit_ = start_ + size;
+  least_ = start_ + size;
 }
 
 // Pad pixels of an exact zero are stored as -1 (bits 0), so a tap outside the image added -(sum of its weights) to
 // k - 2 pop. With S the sum over all taps and R over those inside the image, the outside ones sum to S - R, and
 //   dot = k + (S - R) - 2 pop =: start - 2 pop.
-// dot >= t <=> 2 pop <= start - t <=> pop <= floor((start - t) / 2) =: limit.
+// With start = 2 h + odd and half = h - pop: dot = 2 half + odd, so
+//   dot >= t <=> half >= (t - odd) / 2 <=> half >= ceil((t - odd) / 2) =: least.
 void XnorCall::fill(int64_t pattern, const Taps& in) {
   const Conv2dShape& s = w_.shape;
   const int32_t k = static_cast<int32_t>(s.kh * s.kw * w_.depth());
-  int32_t *start = start_ + pattern * all_, *limit = limit_ + pattern * all_;
+  int32_t *start = start_ + pattern * all_, *least = least_ + pattern * all_;
   auto sums = [&](int64_t ky, int64_t kx) { return w_.tap_sums.data() + (ky * (s.kw + 1) + kx) * all_; };
   if (in.ky0 == 0 && in.ky1 == s.kh && in.kx0 == 0 && in.kx1 == s.kw) {
     std::fill_n(start, all_, k);
@@ -117,10 +118,10 @@ void XnorCall::fill(int64_t pattern, const Taps& in) {
   const int64_t channels = w_.channels(), padded = w_.padded_channels();
   for (int64_t g = 0; g < s.groups; ++g) {
     for (int64_t j = 0; j < channels; ++j) {
-      const int64_t room = int64_t{start[g * padded + j]} - e_.dot_threshold[g * channels + j];
-      limit[g * padded + j] = static_cast<int32_t>(std::clamp<int64_t>(room >> 1, -1, INT32_MAX));
+      const int64_t t = e_.dot_threshold[g * channels + j], odd = start[g * padded + j] & 1;
+      least[g * padded + j] = static_cast<int32_t>((t - odd + 1) >> 1);
     }
-    std::fill(limit + g * padded + channels, limit + (g + 1) * padded, -1);
+    std::fill(least + g * padded + channels, least + (g + 1) * padded, INT32_MAX);
   }
 }
 
@@ -156,7 +157,8 @@ void XnorCall::run_group(const Rows& r, int64_t g, int64_t p0, int64_t p1, uint3
        .w_bytes = byte_order_ ? w_.bytes_ordered() + panel * panel_words * int64_t(sizeof(uint32_t)) : nullptr,
        .channels = std::min(channels, p1 * kXnorPanel) - first,
        .start = start_ + offset,
-       .limit = limit_ + offset,
+       .least = least_ + offset,
+       .even = w_.depth() % 2 == 0,
        .pattern = r.pattern,
        .finish = f});
 }

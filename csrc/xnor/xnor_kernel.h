@@ -22,16 +22,16 @@ struct XnorFinish {
   int32_t zero_point;
   uint32_t* bits;  // of row 0, or null
   int64_t ld_bits;
-  bool by_dot;             // bits by XnorBlock::limit, else by threshold
+  bool by_dot;             // bits by XnorBlock::least, else by threshold
   const float* threshold;  // or null
   const uint32_t* flip;    // words of flip bits, whole panels
 };
 
 // For row i and channel j of the block:
 //   pop = sum over runs r and words p of popcount(rows[i][run_offset[r] + p] ^ w[r * run_words + p][j])
-//   dot = start[j] - 2 * pop, and dot >= the threshold <=> pop <= limit[j]
-// where start and limit are moved by pattern[i] elements (if there is a pattern): rows at the image's border have their
-// own.
+//   half = (start[j] >> 1) - pop,  dot = start[j] - 2 * pop = 2 * half + (start[j] & 1)
+// and dot >= the threshold <=> half >= least[j]. start and least are moved by pattern[i] elements (if there is a
+// pattern): rows at the image's border have their own.
 struct XnorBlock {
   const uint32_t* const* rows;
   int64_t row_count;
@@ -40,7 +40,8 @@ struct XnorBlock {
   const uint32_t* w;       // first panel; the next lies runs * run_words * kXnorPanel words further
   const uint8_t* w_bytes;  // the same in the order of the byte-table variants (xnor_packed.h), or null
   int64_t channels;        // from the first panel on, >= 1
-  const int32_t *start, *limit;
+  const int32_t *start, *least;
+  bool even;  // every start is
   const int64_t* pattern;
   XnorFinish finish;
 };
