@@ -19,6 +19,7 @@ using PackFn = bool (*)(const BitRows&) noexcept;
 constexpr Variant<PackFn> kPackF32[] = {
 #if LOWBIT_X86
     {Isa::avx512, pack_bits_f32_avx512},
+    {Isa::avx2, pack_bits_f32_avx2},
 #endif
     {Isa::scalar, pack_bits_f32_scalar}};
 constexpr Variant<PackFn> kPackS8[] = {

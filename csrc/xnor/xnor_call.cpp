@@ -17,6 +17,7 @@ struct XnorVariant {
 constexpr Variant<XnorVariant> kVariants[] = {
 #if LOWBIT_X86
     {Isa::avx512, {xnor_avx512, false}},
+    {Isa::avx2, {xnor_avx2, true}},
 #endif
     {Isa::scalar, {xnor_scalar, false}}};
 
