@@ -26,6 +26,7 @@ def fuse(net: Net) -> None:
         recognise_activations,
         drop_estimators,
         merge_steps,
+        fuse_maps,
         fuse_residuals,
     )
     changed = True
@@ -195,7 +196,7 @@ def fold_affine(net: Net) -> bool:
     """A batch normalisation, bias or scale after a convolution or product goes into its weights."""
     uses = _Uses(net)
     for layer in net.layers:
-        if not layer.is_mac or len(layer.inputs) > 1 or _clamp(layer) != _OPEN:
+        if not layer.is_mac or layer.residual is not None or _clamp(layer) != _OPEN:
             continue
         reader = uses.only_reader(layer.output)
         pair = _affine(reader) if reader is not None else None
@@ -359,6 +360,37 @@ def merge_steps(net: Net) -> bool:
     return False
 
 
+def fuse_maps(net: Net) -> bool:
+    """A product of signs times a value per row or pixel (XNOR-Net's K) is one layer; biases come after."""
+    uses = _Uses(net)
+    for layer in net.layers:
+        if layer.op != "binary" or layer.attrs["kind"] != "mul" or len(layer.inputs) != 2 or _clamp(layer) != _OPEN:
+            continue
+        t, values = layer.inputs
+        mac = uses.producers.get(t)
+        if mac is None or not mac.is_mac or uses.only_reader(t) is not layer or values.shape != (*t.shape[:-1], 1):
+            continue
+        plain = len(mac.inputs) == 1 and _clamp(mac) == _OPEN and not mac.params.get("bias", np.zeros(1)).any()
+        if not plain or t.shape[-1] == 1 or not _reads_a_step(mac, uses):
+            continue
+        mac.params.pop("bias", None)
+        mac.inputs.append(values)
+        mac.attrs["input_scale"] = True
+        mac.output = layer.output
+        net.layers.remove(mac)
+        net.layers[net.layers.index(layer)] = mac  # the map may be written between the two
+        return True
+    return False
+
+
+def _reads_a_step(mac: Layer, uses: _Uses) -> bool:
+    """Whether the input comes from a step, perhaps padded or moved."""
+    producer = uses.producers.get(mac.inputs[0])
+    while producer is not None and producer.op in ("pad", "reshape", "max_pool"):
+        producer = uses.producers.get(producer.inputs[0])
+    return producer is not None and producer.op == "step"
+
+
 def fuse_residuals(net: Net) -> bool:
     """An addition becomes the residual of the convolution or product before it, with its clamp."""
     uses = _Uses(net)
@@ -372,13 +404,13 @@ def fuse_residuals(net: Net) -> bool:
         candidates = []
         for t, other in ((a, b), (b, a)):
             mac = uses.producers.get(t)
-            free = mac is not None and mac.is_mac and len(mac.inputs) == 1 and _clamp(mac) == _OPEN
+            free = mac is not None and mac.is_mac and mac.residual is None and _clamp(mac) == _OPEN
             if mac is not None and free and uses.only_reader(t) is layer:
                 candidates.append((order[mac], mac, other))
         if not candidates:
             continue
         _, mac, other = max(candidates, key=lambda c: c[0])
-        mac.inputs.append(other)
+        mac.inputs.insert(1, other)
         mac.attrs.update({k: layer.attrs[k] for k in ("min", "max") if k in layer.attrs})
         mac.output = layer.output
         net.layers.remove(mac)

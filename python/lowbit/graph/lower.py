@@ -226,11 +226,32 @@ class Lowering:
     def _float(self, layer: Layer) -> None:
         inputs = [self.as_float(t) for t in layer.inputs]
         out = self.float_tensor(layer.name, layer.output)
-        if layer.is_mac:
+        if layer.scale_map is not None:
+            self._scaled_product(layer, inputs, out)
+        elif layer.is_mac:
             self.builder.op(f"{layer.op}_f32", inputs, out, dict(layer.attrs), layer.params, name=layer.name)
             self.form[layer.output, "float"] = out
         else:
             self._emit_plain(layer, inputs, out)
+
+    def _scaled_product(self, layer: Layer, inputs: list[int], out: int) -> None:
+        """A float product times a map, plus bias and residual, one operation each."""
+        attrs = {k: v for k, v in layer.attrs.items() if k not in ("input_scale", "min", "max")}
+        clamp = {k: v for k, v in layer.attrs.items() if k in ("min", "max")}
+        steps: list[tuple[str, list[int], dict[str, Array]]] = [("mul", [inputs[-1]], {})]
+        if "bias" in layer.params:
+            steps.append(("add", [], {"b": layer.params["bias"]}))
+        if layer.residual is not None:
+            steps.append(("add", [inputs[1]], {}))
+        index = self.float_tensor(f"{layer.name}.sums", layer.output, layer.output.shape)
+        weight = {"weight": layer.params["weight"]}
+        self.builder.op(f"{layer.op}_f32", inputs[:1], index, attrs, weight, name=layer.name)
+        for i, (kind, others, params) in enumerate(steps):
+            last = i + 1 == len(steps)
+            y = out if last else self.float_tensor(f"{layer.name}.{kind}", layer.output, layer.output.shape)
+            self.builder.op("binary", [index, *others], y, {"kind": kind, **(clamp if last else {})}, params)
+            index = y
+        self.form[layer.output, "float"] = out
 
     def _mac(self, layer: Layer, dynamic: bool) -> None:
         recipe, t, x = self.recipe[layer], layer.output, layer.inputs[0]

@@ -207,7 +207,7 @@ class BitLayers:
     def _mac(self, low: Lowering, layer: Layer) -> None:
         binary, origin, t = self.macs[layer], self.bits_of.get(layer), layer.output
         clamp: dict[str, float] = {k: float(layer.attrs[k]) for k in ("min", "max") if k in layer.attrs}
-        residual = [low.as_float(r) for r in layer.inputs[1:]]
+        others = [low.as_float(r) for r in layer.inputs[1:]]
         needs_float = origin is None or self._shared(t)
         attrs: dict[str, Any] = {}
         if layer.op == "conv2d":
@@ -215,7 +215,9 @@ class BitLayers:
             attrs |= {"kernel": list(binary.signs.shape[1:3]), "pads": binary.pads, "pad_value": binary.pad_value}
         params: dict[str, Array] = {"weight": np.packbits(binary.signs.reshape(-1), bitorder="little")}
         channels, outputs = t.shape[-1], []
-        if needs_float or residual:
+        if layer.scale_map is not None:
+            attrs["input_scale"] = True
+        if needs_float or others:
             attrs |= clamp
             if (binary.scale != 1).any():
                 params["scale"] = binary.scale
@@ -233,7 +235,7 @@ class BitLayers:
             low.form[origin.step.output, "unmoved"] = self._tensor(low, f"{layer.name}.bits", whole)
             outputs.append(low.form[origin.step.output, "unmoved"])
         source = low.form[binary.source, "bits"]
-        low.builder.op(f"xnor_{layer.op}", [source, *residual], outputs, attrs, params, name=layer.name)
+        low.builder.op(f"xnor_{layer.op}", [source, *others], outputs, attrs, params, name=layer.name)
 
 
 def _head(binary: BinaryMac, clamp: dict[str, float]) -> Callable[[Array], Array]:

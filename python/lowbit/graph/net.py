@@ -100,11 +100,10 @@ class Layer:
     """One operation with one output. ``op`` is a plan operation in its float sense.
 
     conv2d, gemm, binary, unary, prelu, max_pool, average_pool, concat, resize, softmax, transpose, reshape, slice,
-    pad, and
-    ``identity``, which changes nothing but may change the scale of codes, ``step``, which gives param ``high`` where
-    x >= param ``threshold``, else ``low`` (each (1) or (c)). conv2d, gemm and binary carry ``min`` and
-    ``max``
-    attributes where a clamp was fused; a second input of conv2d or gemm is the fused residual.
+    pad, ``identity``, which changes nothing but may change the scale of codes, and ``step``, which gives param ``high``
+    where x >= param ``threshold``, else ``low`` (each (1) or (c)). conv2d, gemm and binary carry ``min`` and ``max``
+    attributes where a clamp was fused; further inputs of conv2d or gemm are the fused residual and, where attribute
+    ``input_scale`` says so, last, a map (one value per row or pixel) that multiplies the sums before the bias.
     """
 
     op: str
@@ -122,6 +121,16 @@ class Layer:
     def is_mac(self) -> bool:
         """Whether this is a convolution or a matrix product."""
         return self.op in ("conv2d", "gemm")
+
+    @property
+    def scale_map(self) -> Tensor | None:
+        """What multiplies a product's sums, one value per row or pixel."""
+        return self.inputs[-1] if self.attrs.get("input_scale") else None
+
+    @property
+    def residual(self) -> Tensor | None:
+        """What is added to a product's result."""
+        return self.inputs[1] if len(self.inputs) - bool(self.attrs.get("input_scale")) > 1 else None
 
     def macs(self) -> int:
         """Multiply-accumulates for one item."""

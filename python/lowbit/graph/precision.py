@@ -89,6 +89,8 @@ class Ranges:
 
 def can_run_on_codes(layer: Layer) -> bool:
     """Whether an integer form exists."""
+    if layer.scale_map is not None:
+        return False
     if layer.is_mac or layer.op in (*_PASSING, "average_pool", "identity"):
         return True
     if layer.op == "binary" and len(layer.inputs) == 2:

@@ -24,6 +24,12 @@ def relu(ctx: Importer, node: Node) -> None:
     unary(ctx, node, "relu")
 
 
+@rule("Abs")
+def absolute(ctx: Importer, node: Node) -> None:
+    """|x|."""
+    unary(ctx, node, "leaky_relu", -1.0)
+
+
 @rule("Sigmoid")
 def sigmoid(ctx: Importer, node: Node) -> None:
     """1 / (1 + exp(-x))."""
@@ -182,7 +188,7 @@ def total(ctx: Importer, node: Node) -> None:
 
 
 def between(ctx: Importer, node: Node, kind: str, a: Tensor, b: Tensor) -> Tensor:
-    """A layer ``a kind b`` of two activations: the same shape, or one of them (n, c, 1, 1)."""
+    """A layer ``a kind b`` of two activations: the same shape, or one of them (n, c, 1, 1), or one channel."""
     if a.items < b.items:
         if kind not in ("add", "mul"):
             raise node.unsupported(f"shapes {a.onnx_shape} and {b.onnx_shape}: the second may not be the larger one")
@@ -194,12 +200,17 @@ def between(ctx: Importer, node: Node, kind: str, a: Tensor, b: Tensor) -> Tenso
         if a.flat is None:
             perm = a.perm if a.perm != tuple(range(a.rank)) else b.perm
             a, b = ctx.to_perm(a, perm), ctx.to_perm(b, perm)
+    elif a.rank == b.rank and a.rank in (2, 4) and sb == (BATCH, 1, *sa[2:]):
+        perm = NHWC if a.rank == 4 else (0, 1)
+        a, b = ctx.to_perm(a, perm), ctx.to_perm(b, perm)
     elif a.rank == 4 and b.rank == 4 and sb == (BATCH, sa[1], 1, 1):
         a, b = ctx.to_perm(a, NHWC), ctx.to_perm(b, NHWC)
     elif a.rank == 4 and b.rank == 4 and sb == (BATCH, 1, 1, sa[3]):  # an NHWC network
         a, b = ctx.to_perm(a, (0, 1, 2, 3)), ctx.to_perm(b, (0, 1, 2, 3))
     else:
-        raise node.unsupported(f"shapes {sa} and {sb}; only equal shapes, or (n, c, 1, 1) against (n, c, h, w)")
+        raise node.unsupported(
+            f"shapes {sa} and {sb}; only equal shapes, or (n, c, 1, 1) or (n, 1, h, w) against (n, c, h, w)"
+        )
     layer: Layer = ctx.emit(node, "binary", [a, b], a.shape, a.perm, kind=kind)
     layer.output.flat = a.flat
     return layer.output

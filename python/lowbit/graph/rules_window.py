@@ -64,11 +64,23 @@ def global_pool(ctx: Importer, node: Node) -> None:
 
 @rule("ReduceMean")
 def reduce_mean(ctx: Importer, node: Node) -> None:
-    """ReduceMean over two axes of an image."""
+    """ReduceMean over two axes of an image, or over the channels, which is a product with equal weights."""
     x = ctx.tensor(node)
     axes = sorted(a % x.rank for a in ctx.axes(node, 1) or [])
+    if axes == [1] and x.rank in (2, 4) and node.attrs.get("keepdims", 1):
+        x = ctx.to_perm(x, NHWC if x.rank == 4 else (0, 1))
+        c = x.shape[-1]
+        layer = ctx.emit(node, "conv2d" if x.rank == 4 else "gemm", [x], (*x.shape[:-1], 1), x.perm)
+        if x.rank == 4:
+            layer.attrs = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "groups": 1}
+        layer.params["weight"] = np.full((1, 1, 1, c) if x.rank == 4 else (1, c), 1 / c, np.float32)
+        ctx.set(node, layer.output)
+        return
     if x.rank != 4 or len(axes) != 2 or 0 in axes:
-        raise node.unsupported(f"axes {axes} of {x.rank}; only the mean over both spatial axes of images is supported")
+        raise node.unsupported(
+            f"axes {axes} of {x.rank}; only the mean over both spatial axes of images, or over their "
+            "channels, is supported"
+        )
     (channel,) = {1, 2, 3} - set(axes)
     t = _whole_image(ctx, node, "average_pool", ctx.to_perm(x, (0, axes[0], axes[1], channel)))
     if not node.attrs.get("keepdims", 1):

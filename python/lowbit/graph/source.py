@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,36 +81,10 @@ def _inlined(model: Any) -> Any:
 def _export_torch(module: Any, example: Any) -> Source:
     if example is None:
         raise ValueError("convert: a torch.nn.Module needs example=, an input to export it with")
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError("converting a torch module needs torch") from error
+    from lowbit.torch.lowering import to_onnx
+
     onnx = import_package()
-    inputs = example if isinstance(example, tuple) else (example,)
-    names = [f"input_{i}" if len(inputs) > 1 else "input" for i in range(len(inputs))]
-    training = module.training
-    module.eval()
-    buffer = io.BytesIO()
-    try:
-        with torch.no_grad():
-            outputs = module(*inputs)
-            count = len(outputs) if isinstance(outputs, tuple | list) else 1
-            out_names = [f"output_{i}" if count > 1 else "output" for i in range(count)]
-            torch.onnx.export(
-                module,
-                inputs,
-                buffer,  # type: ignore[arg-type]
-                input_names=names,
-                output_names=out_names,
-                dynamic_axes={n: {0: "batch"} for n in (*names, *out_names)},
-                opset_version=17,
-                dynamo=False,
-            )
-    except Exception as error:
-        raise ValueError(f"convert: torch.onnx could not export {type(module).__name__}: {error}") from error
-    finally:
-        module.train(training)
-    raw = buffer.getvalue()
+    raw = to_onnx(module, example)
     return Source(onnx.load_model_from_string(raw), type(module).__name__, hashlib.sha256(raw).hexdigest())
 
 
