@@ -6,10 +6,11 @@ import warnings
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from lowbit.torch.estimators import ap2
 from lowbit.torch.layers import BinaryWeight
 from lowbit.torch.normalization import ShiftBatchNorm
-from torch import Tensor, nn
 
 OPSET = 17
 
