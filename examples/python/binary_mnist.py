@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-import torch
 from lowbit.torch import (
     BinaryConnectLinear,
     BinaryLinear,
@@ -25,7 +26,6 @@ from lowbit.torch import (
     refresh_batch_norm,
 )
 from reproduction import Run, error_percent
-from torch import Tensor, nn
 
 HELD_OUT = 5000
 RATES = {"mlp": (1e-3, 1e-5), "lenet": (1e-3, 1e-5), "xnor-lenet": (2e-3, 1e-5)}  # learning rate, first and last epoch

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import lowbit
 import torch
-from lowbit.torch import binary_steps, refresh_batch_norm, squared_hinge
 from torch import Tensor, nn
+
+import lowbit
+from lowbit.torch import binary_steps, refresh_batch_norm, squared_hinge
 
 Augment = Callable[[Tensor], Tensor]
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-import torch
 from lowbit.torch.estimators import estimator, wants_gradient
 from lowbit.torch.weights import quantize_unit
-from torch import Tensor, nn
 
 Pair = int | tuple[int, int]
 
@@ -39,7 +39,7 @@ def k_map(x: Tensor, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dil
     """
     kh, kw = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     window = torch.full((1, 1, kh, kw), 1 / (kh * kw), dtype=x.dtype, device=x.device)
-    return F.conv2d(x.abs().mean(1, keepdim=True), window, None, stride, padding, dilation)
+    return F.conv2d(x.abs().mean(-3, keepdim=True), window, None, stride, padding, dilation)
 
 
 def dorefa_activation(x: Tensor, bits: int) -> Tensor:

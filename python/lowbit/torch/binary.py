@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.torch.estimators import estimator, hard_sign
+from lowbit.torch.kernels import kernel_runs, scaled, xnor_conv2d, xnor_gemm
 from lowbit.torch.layers import Activation, BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
 from lowbit.torch.weights import binary_connect
-from torch import Tensor
 
 
 class _Binary(BinaryWeight):
@@ -22,6 +23,12 @@ class _Binary(BinaryWeight):
     def binary_input(self, x: Tensor) -> Tensor:
         """+-1 with the chosen estimator in training; the plain sign in eval mode."""
         return self._estimator(x) if self.training or callable(self.activation) else hard_sign(x)
+
+    def runs_on_kernels(self, x: Tensor) -> bool:
+        """Whether this call runs on xor and popcount."""
+        if x.ndim != self.weight.ndim:
+            return False
+        return kernel_runs(self.training, self.activation, x, self.weight, getattr(self, "bias", None))
 
     def training_weight(self) -> Tensor:
         """+-1; the gradient reaches the latent weight unmasked."""
@@ -63,8 +70,12 @@ class BinaryLinear(_Binary, BinaryWeightLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in_features)`` real to ``(..., out_features)``: whole numbers, but for the bias."""
-        weight = self.training_weight() if self.training else self.binary_weight()
-        return F.linear(self.binary_input(x), weight, self.bias)
+        if self.runs_on_kernels(x):
+            y: Tensor = xnor_gemm(x, self.weight, None, self.bias)
+            return y
+        if self.training:
+            return F.linear(self.binary_input(x), self.training_weight(), self.bias)
+        return scaled(F.linear(self.binary_input(x), self.binary_weight()), None, None, self.bias, 0)
 
 
 class BinaryConv2d(_Binary, BinaryWeightConv2d):
@@ -113,5 +124,9 @@ class BinaryConv2d(_Binary, BinaryWeightConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_channels, h, w)`` real to ``(n, out_channels, oh, ow)``: whole numbers, but for the bias."""
-        weight = self.training_weight() if self.training else self.binary_weight()
-        return self.convolve(self.binary_input(x), weight, self.bias)
+        if self.runs_on_kernels(x):
+            y: Tensor = xnor_conv2d(x, self.weight, *self.window(), None, self.bias)
+            return y
+        if self.training:
+            return self.convolve(self.binary_input(x), self.training_weight(), self.bias)
+        return scaled(self.convolve(self.binary_input(x), self.binary_weight()), None, None, self.bias, 2)

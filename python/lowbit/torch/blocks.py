@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from lowbit.torch.binary import BinaryConv2d
 from lowbit.torch.xnor import XnorConv2d, XnorLinear, _Xnor
-from torch import Tensor, nn
 
 
 class XnorBlock(nn.Sequential):

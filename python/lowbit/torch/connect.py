@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.torch.layers import BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
 from lowbit.torch.weights import binary_connect
-from torch import Tensor
 
 
 class _Connect(BinaryWeight):

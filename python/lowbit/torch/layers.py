@@ -2,7 +2,7 @@
 
 Other parts of lowbit (lowering, the eval-mode kernels) rely on these names: ``weight`` (latent, real), ``bias`` (or
 None), ``binary_weight()`` (+-1, weight's shape), ``alpha()`` (scale per output channel), ``pad_value``,
-``input_scale``. In eval mode a layer computes ``product(input, binary_weight()) * [K] * alpha() + bias`` in that
+``input_scale``. In eval mode a layer computes ``product(input, binary_weight()) * alpha() * [K] + bias`` in that
 order, so that the product of binary inputs is a whole number.
 """
 
@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable
 from typing import Any, Self
 
-from torch.nn import functional as F
-
 import torch
-from lowbit.torch.estimators import hard_sign
 from torch import Tensor, nn
+
+from lowbit.torch.estimators import hard_sign
+from lowbit.torch.kernels import padded_conv2d
 
 
 def glorot_scale(weight: Tensor) -> float:
@@ -77,16 +77,6 @@ class BinaryWeight(nn.Module):
         return self.train(layer.training)
 
 
-def product_scaled(y: Tensor, alpha: Tensor | None, k: Tensor | None, bias: Tensor | None) -> Tensor:
-    """``y * [k] * [alpha] + [bias]`` with alpha and bias along axis 1."""
-    shape = (-1, *[1] * (y.ndim - 2))
-    if k is not None:
-        y = y * k
-    if alpha is not None:
-        y = y * alpha.view(shape)
-    return y if bias is None else y + bias.view(shape)
-
-
 class BinaryWeightLinear(BinaryWeight, nn.Linear):
     """``nn.Linear`` with binary weights; the subclasses say what happens to the input and to the gradient."""
 
@@ -147,11 +137,12 @@ class BinaryWeightConv2d(BinaryWeight, nn.Conv2d):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution of x, padded with ``pad_value``."""
-        h, w = pair(self.padding)  # type: ignore[arg-type]
-        if self.pad_value == 0 or not (h or w):
-            return F.conv2d(x, weight, bias, self.stride, (h, w), self.dilation, self.groups)
-        x = F.pad(x, (w, w, h, h), value=float(self.pad_value))
-        return F.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
+        return padded_conv2d(x, weight, bias, *self.window())
+
+    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int, int]:
+        """Stride, padding, dilation, groups and pad_value, as the kernels take them."""
+        padding = pair(self.padding)  # type: ignore[arg-type]
+        return pair(self.stride), padding, pair(self.dilation), self.groups, self.pad_value
 
     @classmethod
     def from_float(cls, layer: nn.Conv2d, **options: Any) -> Self:

@@ -1,9 +1,8 @@
 """Losses of the binary papers."""
 
-from torch.nn import functional as F
-
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def squared_hinge(logits: Tensor, target: Tensor) -> Tensor:

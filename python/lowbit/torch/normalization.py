@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 import torch
-from lowbit.torch.estimators import ap2
 from torch import Tensor, nn
+
+from lowbit.torch.estimators import ap2
 
 
 class ShiftBatchNorm(nn.Module):

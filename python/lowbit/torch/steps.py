@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-import torch
 from lowbit.torch.estimators import ap2
 from lowbit.torch.layers import BinaryWeight
-from torch import Tensor, nn
 
 
 class BinarySteps:

@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from lowbit.torch.binary import BinaryConv2d, BinaryLinear
 from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
 from lowbit.torch.layers import BinaryWeightConv2d, BinaryWeightLinear
 from lowbit.torch.ternary import TernaryConv2d, TernaryLinear
 from lowbit.torch.xnor import XnorConv2d, XnorLinear
-from torch import nn
 
 KINDS: dict[str, tuple[type[BinaryWeightLinear], type[BinaryWeightConv2d]]] = {
     "binary_connect": (BinaryConnectLinear, BinaryConnectConv2d),

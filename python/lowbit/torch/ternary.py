@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-import torch
-from lowbit.torch.layers import BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear, product_scaled
+from lowbit.torch.kernels import scaled
+from lowbit.torch.layers import BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
 from lowbit.torch.weights import ternary_alpha, ternary_codes, ternary_weight
-from torch import Tensor, nn
 
 
 class _Ternary(BinaryWeight):
@@ -75,7 +76,7 @@ class TernaryLinear(_Ternary, BinaryWeightLinear):
         """``(n, in_features)`` real to ``(n, out_features)``."""
         if self.training:
             return F.linear(x, self.training_weight(), self.bias)
-        return product_scaled(F.linear(x, self.binary_weight()), self.alpha(), None, self.bias)
+        return scaled(F.linear(x, self.binary_weight()), self.alpha(), None, self.bias, 0)
 
 
 class TernaryConv2d(_Ternary, BinaryWeightConv2d):
@@ -122,4 +123,4 @@ class TernaryConv2d(_Ternary, BinaryWeightConv2d):
         """``(n, in_channels, h, w)`` real to ``(n, out_channels, oh, ow)``."""
         if self.training:
             return self.convolve(x, self.training_weight(), self.bias)
-        return product_scaled(self.convolve(x, self.binary_weight()), self.alpha(), None, self.bias)
+        return scaled(self.convolve(x, self.binary_weight()), self.alpha(), None, self.bias, 2)

@@ -6,8 +6,9 @@ A filter is one row of the weight's first axis: ``weight[o]``, of n = weight[o].
 from typing import Any
 
 import torch
-from lowbit.torch.estimators import error_decay_sign, hard_sign, stochastic_value, straight_through, wants_gradient
 from torch import Tensor
+
+from lowbit.torch.estimators import error_decay_sign, hard_sign, stochastic_value, straight_through, wants_gradient
 
 
 def filter_mean(weight: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-import torch
 from lowbit.torch.activations import k_map
 from lowbit.torch.binary import _Binary
 from lowbit.torch.estimators import hard_sign
-from lowbit.torch.layers import Activation, BinaryWeightConv2d, BinaryWeightLinear, pair, product_scaled
+from lowbit.torch.kernels import scaled, xnor_conv2d, xnor_gemm
+from lowbit.torch.layers import Activation, BinaryWeightConv2d, BinaryWeightLinear, pair
 from lowbit.torch.weights import (
     balanced,
     binary_connect,
@@ -18,7 +20,6 @@ from lowbit.torch.weights import (
     xnor_alpha,
     xnor_weight,
 )
-from torch import Tensor, nn
 
 GRADIENTS = ("exact", "paper", "released")
 
@@ -54,6 +55,10 @@ class _Xnor(_Binary):
     def binary_weight(self) -> Tensor:
         """+-1: the latent weight's sign; of the balanced weight where ``scale="libra"``."""
         return hard_sign(balanced(self.weight.detach()) if self.scale == "libra" else self.weight)
+
+    def latent_sign(self) -> Tensor:
+        """A tensor whose signs are ``binary_weight()``; where it can be, the latent weight, whose bits are kept."""
+        return self.binary_weight() if self.scale == "libra" else self.weight
 
     def training_weight(self) -> Tensor:
         """``alpha`` times the signs, with the chosen gradient."""
@@ -129,10 +134,11 @@ class XnorLinear(_Xnor, BinaryWeightLinear):
         """``(n, in_features)`` real to ``(n, out_features)``."""
         k = x.abs().mean(-1, keepdim=True) if self.input_scale else None
         if self.training:
-            y = F.linear(self.binary_input(x), self.training_weight())
-            return product_scaled(y, None, k, self.bias)
-        y = F.linear(self.binary_input(x), self.binary_weight())
-        return product_scaled(y, self.alpha(), k, self.bias)
+            return scaled(F.linear(self.binary_input(x), self.training_weight()), None, k, self.bias, 0)
+        if self.runs_on_kernels(x):
+            y: Tensor = xnor_gemm(x, self.latent_sign(), self.alpha(), self.bias, k)
+            return y
+        return scaled(F.linear(self.binary_input(x), self.binary_weight()), self.alpha(), k, self.bias, 0)
 
 
 class XnorConv2d(_Xnor, BinaryWeightConv2d):
@@ -193,11 +199,11 @@ class XnorConv2d(_Xnor, BinaryWeightConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_channels, h, w)`` real to ``(n, out_channels, oh, ow)``."""
-        k = self._k_map(x) if self.input_scale else None
+        stride, padding, dilation = self.window()[:3]
+        k = k_map(x, pair(self.kernel_size), stride, padding, dilation) if self.input_scale else None
         if self.training:
-            return product_scaled(self.convolve(self.binary_input(x), self.training_weight()), None, k, self.bias)
-        return product_scaled(self.convolve(self.binary_input(x), self.binary_weight()), self.alpha(), k, self.bias)
-
-    def _k_map(self, x: Tensor) -> Tensor:
-        padding = pair(self.padding)  # type: ignore[arg-type]
-        return k_map(x, pair(self.kernel_size), pair(self.stride), padding, pair(self.dilation))
+            return scaled(self.convolve(self.binary_input(x), self.training_weight()), None, k, self.bias, 2)
+        if self.runs_on_kernels(x):
+            y: Tensor = xnor_conv2d(x, self.latent_sign(), *self.window(), self.alpha(), self.bias, k)
+            return y
+        return scaled(self.convolve(self.binary_input(x), self.binary_weight()), self.alpha(), k, self.bias, 2)

@@ -376,3 +376,12 @@ def test_public_names_have_examples():
         if name not in ("BinarySteps", "BinaryWeight"):  # made by binary_steps; what layers share
             assert f"{thing.__module__}.{name}" in shown, name
         assert inspect.getdoc(thing)
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_inputs_without_or_with_more_batch_axes(name):
+    conv, linear = made(name, True).eval(), made(name, False).eval()
+    x = batch(True)
+    torch.testing.assert_close(conv(x[0]), conv(x)[0])
+    x = torch.randn(2, 3, 6)
+    torch.testing.assert_close(linear(x), torch.stack([linear(part) for part in x]))
