@@ -17,6 +17,7 @@ enum class ScratchSlot {
   histogram,
   fixed_point,
   run_offsets,
+  wide_values,
   packed_bits,
   bit_rows,
   bit_starts,

@@ -61,6 +61,7 @@ struct Call {
   int64_t ldy;
   Requantizer q;
   GemmI8Fn fn;
+  Isa isa;
 
   // All groups of rows [i0, i1), panels [p0, p1) of each; g's a and geometry are set.
   void run_groups(GemmI8 g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) const {
@@ -80,6 +81,7 @@ struct Call {
       g.run_pad = panels.run_pad;
       g.chunk = panels.chunk;
       g.row_term = fold_rows(g, i0, i1, z.b, panels.no_weight);
+      lend_wide(g, i0, i1, p1 - p0, isa);
       fn(g, i0, i1, p0, p1);
     }
   }
@@ -129,7 +131,7 @@ struct Call {
     }
   }
 
-  void run(Isa isa, int threads) const {
+  void run(int threads) const {
     const int64_t out_h = shape.out_h(), rows = shape.batch * out_h, panel_count = panels.padded_n() / kPanel;
     const Split split = split_work(threads, isa, rows, shape.out_w(), panel_count, panels.groups * panels.k());
     parallel(split.parts(), [&](int part, int) {
@@ -198,9 +200,9 @@ void conv2d_i8(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& sha
     run_product(panels, {x, x_dtype, shape.batch * shape.h * shape.w, ldx, z.b, init, y, ldy}, q, isa, threads);
     return;
   }
-  Call{panels, w.data->stacked,     shape, static_cast<const uint8_t*>(x), x_dtype, ldx, z, init, y, ldy,
-       q,      gemm_i8_variant(isa)}
-      .run(isa, threads);
+  Call{panels, w.data->stacked,      shape, static_cast<const uint8_t*>(x), x_dtype, ldx, z, init, y, ldy,
+       q,      gemm_i8_variant(isa), isa}
+      .run(threads);
 }
 
 }  // namespace lowbit

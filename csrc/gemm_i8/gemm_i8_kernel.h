@@ -45,9 +45,25 @@ struct GemmI8 {
   void* c = nullptr;
   int64_t ldc = 0;
   const Requantizer* requantizer = nullptr;  // its bias is null: it is in init
+  int16_t* wide = nullptr;                   // for AVX2: room for wide_panel() + wide_rows() values, or null
 
   int64_t panels() const { return (n + kPanel - 1) / kPanel; }
   int64_t panel_bytes() const { return runs * run_pad * kPanel; }
+  int64_t run_read() const { return (run_bytes + 3) / 4 * 4; }  // bytes of a run that are read
+  // Values of a panel and of rows [i0, i1) as int16: the rows of a matrix one by one, an image as it lies.
+  int64_t wide_panel() const { return runs * run_read() * kPanel; }
+  int64_t wide_pitch() const { return runs > 1 ? lda : run_read() + (run_read() % 256 == 0 ? 32 : 0); }
+  int64_t first_offset() const {
+    int64_t least = run_offset[0];
+    for (int64_t t = 1; t < runs; ++t) least = run_offset[t] < least ? run_offset[t] : least;
+    return least;
+  }
+  int64_t wide_rows(int64_t i0, int64_t i1) const {
+    if (runs == 1) return (i1 - i0) * wide_pitch();
+    int64_t last = run_offset[0];
+    for (int64_t t = 1; t < runs; ++t) last = run_offset[t] > last ? run_offset[t] : last;
+    return (virtual_row(i1 - 1) - virtual_row(i0)) * lda + last - first_offset() + run_read();
+  }
   int64_t virtual_row(int64_t i) const { return (i - first_row) / out_w * virtual_w + (i - first_row) % out_w; }
   const uint8_t* row(int64_t i) const {
     return i < tail_row ? a + virtual_row(i) * lda : tail + (i - tail_row) * tail_lda;

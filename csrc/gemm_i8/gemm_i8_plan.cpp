@@ -137,6 +137,16 @@ const int32_t* fold_rows(const GemmI8& g, int64_t i0, int64_t i1, int32_t b_zero
   return terms;
 }
 
+void lend_wide(GemmI8& g, int64_t i0, int64_t i1, int64_t panels, Isa isa) {
+  constexpr int64_t kNear = 1 << 14;  // values of a panel that stay in L1
+  g.wide = nullptr;
+  if (isa != Isa::avx2 || g.runs == 0) return;
+  const int64_t values = g.wide_rows(i0, i1), panel = g.wide_panel();
+  const int64_t sums = (i1 - i0) * std::min(g.n, panels * kPanel);
+  if (i1 - i0 < (panel > kNear ? 12 : 6) || values > 3 * sums * panel / (kPanel * kPanel)) return;
+  g.wide = scratch<int16_t>(ScratchSlot::wide_values, static_cast<size_t>(panel + values));
+}
+
 GemmI8Fn gemm_i8_variant(Isa isa) { return pick(kGemmI8, isa); }
 
 Split split_work(int threads, Isa isa, int64_t blocks, int64_t block_rows, int64_t panels, int64_t k) {
@@ -193,12 +203,14 @@ void run_product(const Panels& panels, const Product& product, const Requantizer
                   p1 = part_begin(g.panels(), 2, pp + 1, split.panel_parts);
     if (i0 >= i1 || p0 >= p1) return;
     // Rows that stay in the L2 cache while all panels pass by.
-    const int64_t rows = std::max(kBlock, kRowBytes / g.run_pad / kBlock * kBlock);
+    const int64_t row_bytes = isa == Isa::avx2 ? 2 * g.run_pad : g.run_pad;
+    const int64_t rows = std::max(kBlock, kRowBytes / row_bytes / kBlock * kBlock);
     for (int64_t i = i0; i < i1; i += rows) {
       const int64_t end = std::min(i1, i + rows);
       GemmI8 mine = g;
       place_rows(mine, product, i, end, isa);
       mine.row_term = fold_rows(mine, i, end, product.b_zero_point, panels.no_weight);
+      lend_wide(mine, i, end, p1 - p0, isa);
       fn(mine, i, end, p0, p1);
     }
   });

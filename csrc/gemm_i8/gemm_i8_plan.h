@@ -84,6 +84,9 @@ const int32_t* fold_columns(const Panels& panels, ZeroPoints z, const int32_t* b
 const int32_t* fold_rows(const GemmI8& g, int64_t i0, int64_t i1, int32_t b_zero_point,
                          const std::vector<uint8_t>& no_weight);
 
+// Lends g room for int16 copies of rows [i0, i1) and a panel where AVX2 makes up for making them.
+void lend_wide(GemmI8& g, int64_t i0, int64_t i1, int64_t panels, Isa isa);
+
 GemmI8Fn gemm_i8_variant(Isa isa);
 
 // How a product is shared out: row_parts x panel_parts threads.
