@@ -39,12 +39,14 @@ constexpr Variant<DepthwiseRowI8Fn> kRows[] = {
 constexpr Variant<DepthwiseWalkI8Fn> kWalks3[] = {
 #if LOWBIT_X86
     {Isa::avx512_vnni, depthwise_i8_walk3_avx512_vnni},
+    {Isa::avx2, depthwise_i8_walk3_avx2},
 #endif
     {Isa::scalar, nullptr}};
 
 constexpr Variant<DepthwiseWalkI8Fn> kWalks5[] = {
 #if LOWBIT_X86
     {Isa::avx512_vnni, depthwise_i8_walk5_avx512_vnni},
+    {Isa::avx2, depthwise_i8_walk5_avx2},
 #endif
     {Isa::scalar, nullptr}};
 

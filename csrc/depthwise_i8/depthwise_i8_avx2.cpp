@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "depthwise_i8/depthwise_i8_kernel.h"
+#include "depthwise_i8/depthwise_i8_load_avx2.h"
 #include "target.h"
 
 #if LOWBIT_X86
@@ -11,19 +12,6 @@
 LOWBIT_TARGET_BEGIN_AVX2
 
 namespace lowbit {
-
-static inline __m128i load_16(const uint8_t* p, int64_t width) {
-  if (width >= 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  alignas(16) uint8_t bytes[16] = {};
-  if (width > 0) memcpy(bytes, p, static_cast<size_t>(width));
-  return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
-}
-
-// `width` bytes, and zeros.
-static inline __m256i load_bytes(const uint8_t* p, int64_t width) {
-  if (width >= 32) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return _mm256_setr_m128i(load_16(p, width), width > 16 ? load_16(p + 16, width - 16) : _mm_setzero_si128());
-}
 
 constexpr int64_t kWideSlots = 64;  // kernels up to 8 x 8 have their weights widened once per row
 

@@ -64,6 +64,8 @@ struct DepthwiseWalkI8 {
 };
 
 using DepthwiseWalkI8Fn = void (*)(const DepthwiseWalkI8& walk) noexcept;
+void depthwise_i8_walk3_avx2(const DepthwiseWalkI8& walk) noexcept;
+void depthwise_i8_walk5_avx2(const DepthwiseWalkI8& walk) noexcept;
 void depthwise_i8_walk3_avx512_vnni(const DepthwiseWalkI8& walk) noexcept;
 void depthwise_i8_walk5_avx512_vnni(const DepthwiseWalkI8& walk) noexcept;
 

@@ -140,15 +140,17 @@ static inline __m256i load_acc_avx2(const int32_t* acc, const Requantizer& q, in
 // The two ways from sums to codes, as in requantize_avx512.h.
 template <bool kFixed>
 struct ScaleAvx2 {
+  using Channels = __m256;
   using Scaled = __m256;
-  static inline __attribute__((always_inline)) __m256 at(const Requantizer& q, int64_t j) {
+  static inline __attribute__((always_inline)) Channels at(const Requantizer& q, int64_t j) {
     return channel_scales_avx2(q, j);
   }
 };
 template <>
 struct ScaleAvx2<true> {
+  using Channels = FixedAvx2;
   using Scaled = __m256i;
-  static inline __attribute__((always_inline)) FixedAvx2 at(const Requantizer& q, int64_t j) {
+  static inline __attribute__((always_inline)) Channels at(const Requantizer& q, int64_t j) {
     return channel_fixed_avx2(q, j);
   }
 };
