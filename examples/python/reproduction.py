@@ -20,6 +20,7 @@ import lowbit
 from lowbit.torch import binary_steps, refresh_batch_norm, squared_hinge
 
 Augment = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def error_percent(net: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -63,15 +64,17 @@ class Run:
         torch.save(state, self.checkpoint.with_suffix(".new"))
         self.checkpoint.with_suffix(".new").replace(self.checkpoint)
 
-    def train(self, x: Tensor, y: Tensor, x_valid: Tensor, y_valid: Tensor, augment: Augment) -> None:
-        """The remaining epochs: Adam, squared hinge, bfloat16 products with float32 weights and sums."""
+    def train(
+        self, x: Tensor, y: Tensor, x_valid: Tensor, y_valid: Tensor, augment: Augment, loss_of: Loss = squared_hinge
+    ) -> None:
+        """The remaining epochs: Adam, bfloat16 products with float32 weights and sums."""
         while self.epoch < self.epochs:
             started, losses = time.perf_counter(), []
             self.net.train()
             for rows in torch.randperm(len(x))[: len(x) // self.batch * self.batch].split(self.batch):
                 with torch.autocast("cpu", torch.bfloat16):  # +-1 are exact in bfloat16
                     logits = self.net(augment(x[rows]))
-                loss = squared_hinge(logits.float(), y[rows])
+                loss = loss_of(logits.float(), y[rows])
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
