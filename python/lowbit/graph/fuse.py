@@ -406,10 +406,10 @@ def fuse_residuals(net: Net) -> bool:
             mac = uses.producers.get(t)
             free = mac is not None and mac.is_mac and mac.residual is None and _clamp(mac) == _OPEN
             if mac is not None and free and uses.only_reader(t) is layer:
-                candidates.append((order[mac], mac, other))
+                candidates.append(((_reads_a_step(mac, uses), order[mac]), mac, other))
         if not candidates:
             continue
-        _, mac, other = max(candidates, key=lambda c: c[0])
+        _, mac, other = max(candidates, key=lambda c: c[0])  # a binary one can give the sum's bits in passing
         mac.inputs.insert(1, other)
         mac.attrs.update({k: layer.attrs[k] for k in ("min", "max") if k in layer.attrs})
         mac.output = layer.output

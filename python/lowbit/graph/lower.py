@@ -72,7 +72,8 @@ class Lowering:
         self.onnx_names = onnx_names
         self.ranges = ranges
         self.images = images
-        self.domain = choose_domains(net, recipes, forced) | self.bits.domains()
+        self.domain = choose_domains(net, recipes, forced)
+        self.domain |= self.bits.domains(self.domain)
         self.scales = Scales(net, self.domain, recipes, default, ranges)
         own_scales = net.quantized and ranges.table is None
         if leave_unknown_in_float(

@@ -142,9 +142,18 @@ class BitLayers:
                 return origin
             origin.tensor = producer.inputs[0]
 
-    def domains(self) -> dict[Layer, str]:
-        """``bits`` for what is written here, ``done`` for what is absorbed."""
+    def domains(self, chosen: dict[Layer, str]) -> dict[Layer, str]:
+        """``bits`` for what is written here, ``done`` for what is absorbed.
+
+        A pool after an int8 product is on codes, whoever reads it: the stem of a binary net is its largest tensor.
+        """
         out = dict.fromkeys(self.macs, "bits")
+        for layer, recipe in zip(self.net.layers, self.recipes, strict=True):
+            producer = self.producers.get(layer.inputs[0])
+            if self.macs and layer.op == "max_pool" and producer is not None and producer.is_mac:
+                alone = recipe.is_static and recipe.output == "auto" and not self._shared(layer.inputs[0])
+                if alone and chosen[producer] == "codes":
+                    out[layer] = "codes"
         for step, origin in self.origins.items():
             out |= dict.fromkeys((*origin.before, *origin.after, *origin.moves), "done") | {step: "bits"}
         for layer in self.net.layers:
@@ -193,9 +202,14 @@ class BitLayers:
         index = low.form.get((step.output, "unmoved"))
         last = f"{step.name}.binarize" if origin.moves else step.name
         if index is None:
-            source = low.as_float(origin.tensor)
+            codes = low.form.get((origin.tensor, "codes"))
             index = self._tensor(low, last, step.output if not origin.moves else origin.tensor)
-            low.builder.op("binarize", [source], index, params=origin.thresholds(channels), name=last)
+            if codes is None:
+                source, params = low.as_float(origin.tensor), origin.thresholds(channels)
+            else:
+                source, params = codes, origin.thresholds(channels, low.params[codes].real, 255)
+                params["threshold"] = params["threshold"].astype(np.float32)
+            low.builder.op("binarize", [source], index, params=params, name=last)
         for move in origin.moves:
             out = self._tensor(low, move.name, step.output if move is origin.moves[-1] else move.output)
             flips = origin.pool_flips(channels) if move.op == "max_pool" else np.zeros(1, bool)

@@ -45,6 +45,10 @@ class CodeParams:
         """Real values of the lowest and highest code."""
         return self.scale * (self.lo - self.zero_point), self.scale * (self.hi - self.zero_point)
 
+    def real(self, codes: Any) -> Any:
+        """What codes (float32, whole) stand for, in the engine's float32 arithmetic."""
+        return (codes - np.float32(self.zero_point)) * np.float32(self.scale)
+
     def code(self, value: float) -> int:
         """The code nearest to a real value, within lo..hi."""
         return int(np.clip(np.rint(value / self.scale) + self.zero_point, self.lo, self.hi))
