@@ -22,6 +22,7 @@ enum class ScratchSlot {
   bit_rows,
   bit_starts,
   bit_flips,
+  bit_bases,
   count,
 };
 

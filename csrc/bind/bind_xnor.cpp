@@ -270,6 +270,114 @@ py::object convolve(const py::array& x, std::optional<int64_t> c, const XnorWeig
   return args.result();
 }
 
+// a: words (planes, ..., w) of k bits; b: a list of weights. Bases both int32 or both float32; b_basis (planes, n).
+struct Planes {
+  BitPlanes bits;
+  std::vector<PackedXnor> weights;
+  DType dtype;
+  py::array a_basis, b_basis;
+
+  Planes(const char* function, const py::array& a, int64_t k, bool zero_one, const std::vector<XnorWeights>& b,
+         const py::array& a_terms, const py::array& b_terms) {
+    bits.bits = bit_rows(function, "a", a, k);
+    if (a.ndim() < 2 || b.empty()) throw py::value_error(std::string(function) + ": no planes");
+    bits.count = a.shape(0);
+    bits.ld = bit_words(k);
+    bits.stride = bits.count ? a.size() / bits.count : 0;
+    bits.zero_one = zero_one;
+    for (const XnorWeights& w : b) {
+      if (w.oc != b[0].oc || w.kh != b[0].kh || w.kw != b[0].kw || w.c != b[0].c || w.groups != b[0].groups) {
+        throw py::value_error(std::string(function) + ": planes of the weights differ in shape");
+      }
+      weights.push_back(w.packed);
+    }
+    if (k != b[0].c) {
+      throw py::value_error(std::string(function) + ": a has k = " + std::to_string(k) +
+                            ", b has k = " + std::to_string(b[0].c));
+    }
+    dtype = array_dtype(a_terms) == DType::s32 ? DType::s32 : DType::f32;
+    need_dtype(function, "a_basis", a_terms, dtype);
+    need_dtype(function, "b_basis", b_terms, dtype);
+    if (shape_of(a_terms) != Shape{bits.count}) {
+      throw py::value_error(std::string(function) + ": a_basis is " + text(shape_of(a_terms)) + ", a has " +
+                            std::to_string(bits.count) + " planes");
+    }
+    const Shape want{static_cast<py::ssize_t>(b.size()), b[0].oc};
+    if (shape_of(b_terms) != want) {
+      throw py::value_error(std::string(function) + ": b_basis is " + text(shape_of(b_terms)) + ", must be " +
+                            text(want));
+    }
+    a_basis = dense(a_terms);
+    b_basis = dense(b_terms);
+  }
+};
+
+py::array bitserial(const py::array& a, int64_t k, bool zero_one, const std::vector<XnorWeights>& b,
+                    const py::array& a_basis, const py::array& b_basis, const py::object& out,
+                    const std::optional<std::string>& isa, std::optional<int> threads) {
+  constexpr const char* kName = "bitserial_gemm";
+  need_rank(kName, "a", a, 3);
+  const Planes p(kName, a, k, zero_one, b, a_basis, b_basis);
+  if (b[0].kh != 1 || b[0].kw != 1) throw py::value_error("bitserial_gemm: b is no matrix");
+  const int64_t m = a.shape(1), n = b[0].oc, planes = static_cast<int64_t>(b.size());
+  py::array y = output_array(kName, out, p.dtype, {m, n});
+  const void *from = p.a_basis.data(), *terms = p.b_basis.data();
+  void* to = y.mutable_data();
+  const Isa level = isa_argument(isa);
+  {
+    py::gil_scoped_release release;
+    auto run = [&](auto* c) {
+      using T = std::remove_pointer_t<decltype(c)>;
+      bitserial_gemm(p.bits, m, p.weights.data(), planes, static_cast<const T*>(from), static_cast<const T*>(terms), c,
+                     n, level, threads_argument(threads));
+    };
+    p.dtype == DType::s32 ? run(static_cast<int32_t*>(to)) : run(static_cast<float*>(to));
+  }
+  return y;
+}
+
+// x: words (planes, batch, h, w, words).
+py::array bitserial_convolve(const py::array& x, int64_t c, bool zero_one, const std::vector<XnorWeights>& w,
+                             const Pair& stride, const Padding& padding, const Pair& dilation, int pad_value,
+                             const py::array& x_basis, const py::array& w_basis, const py::object& out,
+                             const std::optional<std::string>& isa, std::optional<int> threads) {
+  constexpr const char* kName = "bitserial_conv2d";
+  need_rank(kName, "x", x, 5);
+  const Planes p(kName, x, c, zero_one, w, x_basis, w_basis);
+  const Conv2dShape s = {.batch = x.shape(1),
+                         .h = x.shape(2),
+                         .w = x.shape(3),
+                         .c = c,
+                         .oc = w[0].oc,
+                         .kh = w[0].kh,
+                         .kw = w[0].kw,
+                         .stride_h = stride[0],
+                         .stride_w = stride[1],
+                         .pad_top = padding[0],
+                         .pad_left = padding[1],
+                         .pad_bottom = padding[2],
+                         .pad_right = padding[3],
+                         .dilation_h = dilation[0],
+                         .dilation_w = dilation[1],
+                         .groups = w[0].groups};
+  py::array y = output_array(kName, out, p.dtype, output_shape(s));
+  const void *from = p.a_basis.data(), *terms = p.b_basis.data();
+  void* to = y.mutable_data();
+  const int64_t planes = static_cast<int64_t>(w.size());
+  const Isa level = isa_argument(isa);
+  {
+    py::gil_scoped_release release;
+    auto run = [&](auto* to_y) {
+      using T = std::remove_pointer_t<decltype(to_y)>;
+      bitserial_conv2d(p.bits, s, static_cast<PadValue>(pad_value), p.weights.data(), planes,
+                       static_cast<const T*>(from), static_cast<const T*>(terms), to_y, s.oc, level,
+                       threads_argument(threads));
+    };
+    p.dtype == DType::s32 ? run(static_cast<int32_t*>(to)) : run(static_cast<float*>(to));
+  }
+  return y;
+}
+
 }  // namespace
 
 void bind_xnor(py::module_& m) {
@@ -293,6 +401,11 @@ void bind_xnor(py::module_& m) {
         py::arg("dilation"), py::arg("pad_value"), py::arg("scale"), py::arg("bias"), py::arg("input_scale"),
         py::arg("residual"), py::arg("threshold"), py::arg("flip"), py::arg("clamp"), py::arg("zero_point"),
         py::arg("out_dtype"), py::arg("bits"), py::arg("out"), py::arg("isa"), py::arg("threads"));
+  m.def("bitserial_gemm", &bitserial, py::arg("a"), py::arg("k"), py::arg("zero_one"), py::arg("b"), py::arg("a_basis"),
+        py::arg("b_basis"), py::arg("out"), py::arg("isa"), py::arg("threads"));
+  m.def("bitserial_conv2d", &bitserial_convolve, py::arg("x"), py::arg("c"), py::arg("zero_one"), py::arg("w"),
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("pad_value"), py::arg("x_basis"),
+        py::arg("w_basis"), py::arg("out"), py::arg("isa"), py::arg("threads"));
 }
 
 }  // namespace lowbit

@@ -145,12 +145,19 @@ static void finish_row(const XnorBlock& b, int64_t i, int64_t j, int64_t count, 
   }
   if (f.out == XnorOut::s32) {
     int32_t* y = (int32_t*)f.y + i * f.ldy + j;
-    for (int64_t l = 0; l < count; ++l) y[l] = start[l] - 2 * pop[l];
+    if (f.multiplier) {
+      const int32_t *multiplier = f.multiplier + j, *offset = f.offset + j, keep = f.accumulate ? -1 : 0;
+      for (int64_t l = 0; l < count; ++l) {
+        const uint32_t sum = (uint32_t)(start[l] - 2 * pop[l]) * (uint32_t)multiplier[l] + (uint32_t)offset[l];
+        y[l] = (int32_t)(sum + (uint32_t)(y[l] & keep)) >> f.shift;
+      }
+    } else {
+      for (int64_t l = 0; l < count; ++l) y[l] = start[l] - 2 * pop[l];
+    }
     if (!f.bits || f.by_dot) return;
   }
-  // Every step a loop that the compiler turns into vectors; float32 goes straight to its place.
-  alignas(32) float held[kXnorPanel];
-  float* v = f.out == XnorOut::f32 ? (float*)f.y + i * f.ldy + j : held;
+  // Every step a loop that the compiler turns into vectors.
+  alignas(32) float v[kXnorPanel] = {};
   if (f.scale) {
     const float* scale = f.scale + j;
     for (int64_t l = 0; l < count; ++l) v[l] = (float)(start[l] - 2 * pop[l]) * scale[l];
@@ -176,17 +183,16 @@ static void finish_row(const XnorBlock& b, int64_t i, int64_t j, int64_t count, 
       v[l] = raised > hi ? hi : raised;
     }
   }
-  const bool compare = f.bits && !f.by_dot;
-  if (v != held && compare) __builtin_memcpy(held, v, (uint64_t)count * sizeof(float));
-  if (compare || f.out == XnorOut::s8 || f.out == XnorOut::u8) {
-    for (int64_t l = count; l < kXnorPanel; ++l) held[l] = 0.0f;
+  if (f.out == XnorOut::f32) {  // after the residual was read: it may be y itself
+    __builtin_memcpy((float*)f.y + i * f.ldy + j, v, (uint64_t)count * sizeof(float));
+  } else if (f.out != XnorOut::none && f.out != XnorOut::s32) {
+    store_codes(f, i * f.ldy + j, v, count);
   }
-  if (f.out == XnorOut::s8 || f.out == XnorOut::u8) store_codes(f, i * f.ldy + j, held, count);
-  if (compare) {
+  if (f.bits && !f.by_dot) {
     alignas(32) float threshold[kXnorPanel] = {};
     if (f.threshold) __builtin_memcpy(threshold, f.threshold + j, (uint64_t)count * sizeof(float));
     store_bits(f, i, j, count, [&](int64_t l) {  // not >=: less or NaN
-      return _mm256_castps_si256(_mm256_cmp_ps(_mm256_load_ps(held + l), _mm256_load_ps(threshold + l), _CMP_NGE_UQ));
+      return _mm256_castps_si256(_mm256_cmp_ps(_mm256_load_ps(v + l), _mm256_load_ps(threshold + l), _CMP_NGE_UQ));
     });
   }
 }

@@ -112,7 +112,15 @@ static __attribute__((noinline)) void finish_any(const XnorBlock& b, const Chann
       if (f.out == XnorOut::f32) {
         _mm512_mask_storeu_ps((float*)f.y + at, mask, v);
       } else if (f.out == XnorOut::s32) {
-        _mm512_mask_storeu_epi32((int32_t*)f.y + at, mask, dot);
+        int32_t* y = (int32_t*)f.y + at;
+        __m512i sum = dot;
+        if (f.multiplier) {
+          sum = _mm512_mullo_epi32(dot, _mm512_maskz_loadu_epi32(mask, f.multiplier + j));
+          sum = _mm512_add_epi32(sum, _mm512_maskz_loadu_epi32(mask, f.offset + j));
+          if (f.accumulate) sum = _mm512_add_epi32(sum, _mm512_maskz_loadu_epi32(mask, y));
+          sum = _mm512_sra_epi32(sum, _mm_cvtsi32_si128(f.shift));
+        }
+        _mm512_mask_storeu_epi32(y, mask, sum);
       } else if (f.out != XnorOut::none) {
         store_codes(f, at, v, mask);
       }

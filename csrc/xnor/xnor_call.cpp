@@ -77,6 +77,9 @@ XnorCall::XnorCall(const char* function, const PackedXnor::Data& w, const XnorEp
   if (e.bits) at_least("ld_bits", e.ld_bits, bit_words(n));
   if (e.residual) at_least("residual_stride", e.residual_stride, n);
   if (!(e.lo <= e.hi)) fail_xnor(function, "clamp from " + std::to_string(e.lo) + " to " + std::to_string(e.hi));
+  if (e.multiplier && (!e.offset || e.shift < 0 || e.shift > 31)) {
+    fail_xnor(function, "multiplier without offset, or a shift of " + std::to_string(e.shift));
+  }
   const bool codes = y && (e.out_dtype == DType::s8 || e.out_dtype == DType::u8);
   const int32_t least = e.out_dtype == DType::s8 ? -128 : 0;
   if (codes && (e.zero_point < least || e.zero_point > least + 255)) {
@@ -143,6 +146,10 @@ void XnorCall::run_group(const Rows& r, int64_t g, int64_t p0, int64_t p1, uint3
   f.lo = e_.lo;
   f.hi = e_.hi;
   f.zero_point = e_.zero_point;
+  f.multiplier = from(e_.multiplier);
+  f.offset = from(e_.offset);
+  f.accumulate = e_.accumulate;
+  f.shift = e_.shift;
   f.bits = bits;
   f.ld_bits = ld_bits;
   f.by_dot = e_.dot_threshold;

@@ -417,3 +417,29 @@ def xnor_conv2d(
     isa: str | None,
     threads: int | None,
 ) -> Any: ...
+def bitserial_gemm(
+    a: _Array,
+    k: int,
+    zero_one: bool,
+    b: list[PackedXnor],
+    a_basis: _Array,
+    b_basis: _Array,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> _Array: ...
+def bitserial_conv2d(
+    x: _Array,
+    c: int,
+    zero_one: bool,
+    w: list[PackedXnor],
+    stride: _Pair,
+    padding: _Four,
+    dilation: _Pair,
+    pad_value: int,
+    x_basis: _Array,
+    w_basis: _Array,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> _Array: ...

@@ -15,7 +15,8 @@
 //
 //   v = float(dot);  v = v * scale[j];  v = v * input_scale[i];  v = v + bias[j];  v = v + residual[i, j];
 //   v = min(max(v, lo), hi)                                        (each step only where its pointer is given)
-//   y: s32      dot
+//   y: s32      dot, or where multiplier is given (dot * multiplier[j] + offset[j] + (accumulate ? y : 0)) >> shift,
+//            wrapping
 //      f32      v
 //      s8, u8   min(max(zero_point + rne(v), least), greatest) of the type; rne rounds half to even; a NaN gives
 //      `least`
@@ -80,11 +81,15 @@ struct XnorEpilogue {
   const float* scale = nullptr;        // [n] or null
   const float* input_scale = nullptr;  // one per row, or null: XNOR-Net's K, (batch, out_h, out_w)
   const float* bias = nullptr;         // [n] or null
-  const float* residual = nullptr;     // float32 rows, residual_stride elements apart, or null
+  const float* residual = nullptr;     // float32 rows, residual_stride elements apart, or null; may be y itself
   int64_t residual_stride = 0;
   float lo = -__builtin_inff();
   float hi = __builtin_inff();
-  int32_t zero_point = 0;  // of s8 and u8
+  int32_t zero_point = 0;               // of s8 and u8
+  const int32_t* multiplier = nullptr;  // [n], of s32, with offset [n]; or null
+  const int32_t* offset = nullptr;
+  bool accumulate = false;
+  int shift = 0;  // 0 to 31
 
   uint32_t* bits = nullptr;                // rows of bit_words(n) words, or null: no bits out
   int64_t ld_bits = 0;                     // words between rows
@@ -97,6 +102,30 @@ struct XnorEpilogue {
 // elements between rows; null where only bits are wanted.
 LOWBIT_API void xnor_gemm(const uint32_t* a, int64_t m, int64_t lda, const PackedXnor& b, void* y, int64_t ldy,
                           const XnorEpilogue& epilogue, Isa isa = best_isa(), int threads = 0);
+
+// Products of few bits by products of bits (LQ-Nets, Zhang et al. 2018, section 3.1): a's codes are a_bits planes of
+// bits, plane q times a_basis[q]; b's are b_bits planes of +-1, plane p of column j times b_basis[p * n + j]:
+//
+//   y[i, j] = sum_q sum_p a_basis[q] * b_basis[p, j] * <A_q[i], B_p[j]>
+//
+// Bits of A stand for -1 and +1, or for 0 and 1 (zero_one). Since a01 = (a + 1) / 2, <a01, b> = (<a, b> + sum b) / 2:
+//   int32    exact; throws where sum |a_basis| |b_basis| k (twice that for zero_one) leaves int32 for some column
+//   float32  with c[q, p, j] = a_basis[q] * b_basis[p, j], halved for zero_one, and t[j] = sum c[q, p, j] * sum B_p[j]
+//   for
+//            zero_one (in float64, rounded once), else no t: y = float(dot) * c for q = p = 0, then for every further
+//            pair, q first, y = float(dot) * c + y; the last pair is (float(dot) * c + t) + y
+struct BitPlanes {
+  const uint32_t* bits = nullptr;
+  int64_t count = 0;   // planes, 1 to 8
+  int64_t stride = 0;  // words between planes
+  int64_t ld = 0;      // words between rows
+  bool zero_one = false;
+};
+LOWBIT_API void bitserial_gemm(const BitPlanes& a, int64_t m, const PackedXnor* b, int64_t b_bits,
+                               const int32_t* a_basis, const int32_t* b_basis, int32_t* y, int64_t ldy,
+                               Isa isa = best_isa(), int threads = 0);
+LOWBIT_API void bitserial_gemm(const BitPlanes& a, int64_t m, const PackedXnor* b, int64_t b_bits, const float* a_basis,
+                               const float* b_basis, float* y, int64_t ldy, Isa isa = best_isa(), int threads = 0);
 
 // What a padded pixel holds, in every channel.
 enum class PadValue : int { minus_one = -1, zero = 0, plus_one = 1 };
@@ -117,5 +146,14 @@ struct BinarizeInput {
 LOWBIT_API void xnor_conv2d(const void* x, DType dtype, int64_t ldx, const BinarizeInput& binarize,
                             const Conv2dShape& shape, const PackedXnor& w, PadValue pad_value, void* y, int64_t ldy,
                             const XnorEpilogue& epilogue, Isa isa = best_isa(), int threads = 0);
+
+// bitserial_gemm over the windows of an image: planes of pixels. Padded pixels hold 0 where codes are zero_one, else
+// pad_value in every plane.
+LOWBIT_API void bitserial_conv2d(const BitPlanes& x, const Conv2dShape& shape, PadValue pad_value, const PackedXnor* w,
+                                 int64_t w_bits, const int32_t* x_basis, const int32_t* w_basis, int32_t* y,
+                                 int64_t ldy, Isa isa = best_isa(), int threads = 0);
+LOWBIT_API void bitserial_conv2d(const BitPlanes& x, const Conv2dShape& shape, PadValue pad_value, const PackedXnor* w,
+                                 int64_t w_bits, const float* x_basis, const float* w_basis, float* y, int64_t ldy,
+                                 Isa isa = best_isa(), int threads = 0);
 
 }  // namespace lowbit

@@ -1,0 +1,108 @@
+"""bitserial_gemm and bitserial_conv2d against NumPy: exact for integers, in the stated order for floats."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lowbit
+
+LEVELS = lowbit.isas()
+
+
+def planes_of(rng, *shape):
+    return (rng.random(shape) < 0.5).astype(np.uint8)
+
+
+def ordered(a, b, a_basis, b_basis, zero_one):
+    """The float32 sum of lowbit/xnor.h. a (A, m, k) of +-1, b (W, n, k) of +-1, b_basis (W, n)."""
+    t = np.zeros(b.shape[1])
+    y = None
+    pairs = [(q, p) for q in range(len(a)) for p in range(len(b))]
+    for q, p in pairs:
+        c = a_basis[q] * b_basis[p] * (np.float32(0.5) if zero_one else np.float32(1))
+        t += c.astype(float) * b[p].sum(-1)
+        v = (a[q].astype(int) @ b[p].T.astype(int)).astype(np.float32) * c
+        if zero_one and (q, p) == pairs[-1]:
+            v = v + t.astype(np.float32)
+        y = v if y is None else v + y
+    return y
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_integer_bases_are_exact(data):
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    m, n, k, abits, bbits = draw(0, 9), draw(1, 70), draw(1, 200), draw(1, 4), draw(1, 3)
+    rng = np.random.default_rng(draw(0, 1000))
+    a, b = planes_of(rng, abits, m, k), planes_of(rng, bbits, n, k)
+    a_basis = rng.integers(-9, 10, abits)
+    b_basis = rng.integers(-9, 10, (n, bbits) if draw(0, 1) else bbits)
+    signed = bool(draw(0, 1))
+    left = np.tensordot(a_basis, 2 * a.astype(int) - 1 if signed else a.astype(int), 1)
+    per_row = np.broadcast_to(b_basis, (n, bbits))
+    right = np.einsum("np,pnk->nk", per_row, 2 * b.astype(int) - 1)
+    ab, bb = (lowbit.pack_bits(v, threshold=np.ones(k)) for v in (a, b))
+    isa, threads = data.draw(st.sampled_from(LEVELS)), draw(1, 3)
+    y = lowbit.bitserial_gemm(ab, bb, a_basis, b_basis, a_signed=signed, isa=isa, threads=threads)
+    assert y.dtype == np.int32
+    np.testing.assert_array_equal(y, left @ right.T)
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("signed", [False, True])
+def test_float_bases_in_the_stated_order(signed, isa):
+    rng = np.random.default_rng(1)
+    a, b = planes_of(rng, 3, 13, 150), planes_of(rng, 2, 70, 150)
+    a_basis, b_basis = (rng.standard_normal(s).astype(np.float32) for s in (3, (70, 2)))
+    ab, bb = (lowbit.pack_bits(v, threshold=np.ones(150)) for v in (a, b))
+    expected = ordered(2 * a.astype(np.int8) - 1, 2 * b.astype(np.int8) - 1, a_basis, b_basis.T, not signed)
+    for threads in (1, 3):
+        y = lowbit.bitserial_gemm(ab, bb, a_basis, b_basis, a_signed=signed, isa=isa, threads=threads)
+        np.testing.assert_array_equal(y, expected)
+    left = np.tensordot(a_basis.astype(float), 2.0 * a - 1 if signed else a.astype(float), 1)
+    right = np.einsum("np,pnk->nk", b_basis.astype(float), 2.0 * b - 1)
+    np.testing.assert_allclose(y, left @ right.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+def test_convolution_of_codes(isa):
+    """2-bit activations by 2-bit weights, padded with code 0, groups, stride; against the float convolution."""
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 4, (2, 7, 6, 40), dtype=np.uint8)
+    w = planes_of(rng, 2, 12, 3, 3, 20)
+    x, wb = lowbit.bit_planes(codes, 2), lowbit.pack_bits(w, threshold=np.ones(20))
+    real_w = 2 * (2 * w[1].astype(np.float32) - 1) + (2 * w[0].astype(np.float32) - 1)
+    geometry = {"stride": 2, "padding": 1, "groups": 2}
+    exact = lowbit.conv2d_f32(codes.astype(np.float32), real_w, **geometry)
+    y = lowbit.bitserial_conv2d(x, wb, [1, 2], [1, 2], **geometry, isa=isa)
+    assert y.dtype == np.int32
+    np.testing.assert_array_equal(y, exact)
+    y = lowbit.bitserial_conv2d(x, wb, [0.25, 0.5], [1.0, 2.0], **geometry, isa=isa)  # exact in float32 too
+    np.testing.assert_array_equal(y, exact * 0.25)
+    signed = np.tensordot([1, 2], np.where(lowbit.unpack_bits(x) > 0, 1, -1), 1).astype(np.float32)
+    y = lowbit.bitserial_conv2d(x, wb, [1, 2], [1, 2], **geometry, pad_value=0, x_signed=True, isa=isa)
+    np.testing.assert_array_equal(y, lowbit.conv2d_f32(signed, real_w, **geometry))
+
+
+def test_bad_input():
+    rng = np.random.default_rng(3)
+    a, b = lowbit.bit_planes(planes_of(rng, 4, 40), 1), lowbit.pack_bits(planes_of(rng, 1, 5, 40))
+    with pytest.raises(ValueError, match="sums of channel 0 with k = 40 and these bases leave int32"):
+        lowbit.bitserial_gemm(a, b, [2**20], [2**7])
+    with pytest.raises(ValueError, match=r"a_basis is \(2,\), a has 1 planes"):
+        lowbit.bitserial_gemm(a, b, [1, 2], [1])
+    with pytest.raises(ValueError, match=r"b_basis is \(3,\), must be \(1,\) or \(5, 1\)"):
+        lowbit.bitserial_gemm(a, b, [1], [1, 2, 3])
+    with pytest.raises(ValueError, match="b_basis is not finite"):
+        lowbit.bitserial_gemm(a, b, [1.0], [np.nan])
+    with pytest.raises(ValueError, match="a has k = 40, b has k = 41"):
+        lowbit.bitserial_gemm(a, lowbit.pack_bits(planes_of(rng, 1, 5, 41)), [1], [1])
+    with pytest.raises(ValueError, match=r"b is \(5, 40\), must be \(planes, n, k\)"):
+        lowbit.bitserial_gemm(a, lowbit.pack_bits(planes_of(rng, 5, 40)), [1], [1])
+    with pytest.raises(ValueError, match="9 and 1 planes, must be 1 to 8"):
+        lowbit.bitserial_gemm(lowbit.pack_bits(planes_of(rng, 9, 4, 40)), b, np.ones(9, int), [1])
+    with pytest.raises(ValueError, match="code 4 has more than 2 bits"):
+        lowbit.bit_planes(np.array([4], np.uint8), 2)
+    with pytest.raises(TypeError, match="codes are int64"):
+        lowbit.bit_planes(np.array([4]), 2)
