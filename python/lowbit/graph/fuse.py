@@ -364,7 +364,7 @@ def fuse_maps(net: Net) -> bool:
     """A product of signs times a value per row or pixel (XNOR-Net's K) is one layer; biases come after."""
     uses = _Uses(net)
     for layer in net.layers:
-        if layer.op != "binary" or layer.attrs["kind"] != "mul" or len(layer.inputs) != 2 or _clamp(layer) != _OPEN:
+        if layer.op != "binary" or layer.attrs["kind"] != "mul" or len(layer.inputs) != 2:
             continue
         t, values = layer.inputs
         mac = uses.producers.get(t)
@@ -376,6 +376,7 @@ def fuse_maps(net: Net) -> bool:
         mac.params.pop("bias", None)
         mac.inputs.append(values)
         mac.attrs["input_scale"] = True
+        mac.attrs.update({k: v for k, v in zip(("min", "max"), _clamp(layer), strict=True) if math.isfinite(v)})
         mac.output = layer.output
         net.layers.remove(mac)
         net.layers[net.layers.index(layer)] = mac  # the map may be written between the two

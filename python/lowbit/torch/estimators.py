@@ -53,6 +53,11 @@ def wants_gradient(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
+def traced() -> bool:
+    """Whether a graph is being made of what runs, by torch.export, torch.compile or torch.jit.trace (ONNX)."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
+
+
 def hard_sign(x: Tensor) -> Tensor:
     """+1 where ``x >= 0``, else -1, in x's dtype; no gradient.
 
@@ -63,7 +68,7 @@ def hard_sign(x: Tensor) -> Tensor:
         [-1.0, 1.0, 1.0, 1.0]
     """
     x = x.detach()
-    if torch.compiler.is_compiling():  # a traced graph says it in one comparison, which lowering recognises
+    if traced():  # a graph says it in one comparison, which lowering recognises
         return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
     return x.sign().add_(0.5).sign_()  # torch.where takes eight times as long
 

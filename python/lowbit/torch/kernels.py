@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 import lowbit
 from lowbit.bits import PackedBits
-from lowbit.torch.estimators import sign
+from lowbit.torch.estimators import sign, traced
 from lowbit.torch.weights import binary_connect
 
 _PLAIN = (Tensor, torch.nn.Parameter)  # a subclass (fake, traced, distributed) means something else
@@ -301,7 +301,7 @@ def kernel_runs(layer_is_training: bool, activation: object, *tensors: Tensor | 
     In eval mode where no gradient is wanted, with the plain sign as activation, on float32 CPU tensors; while a graph
     is traced the plain operators stay, which other backends and the lowering understand.
     """
-    if layer_is_training or not isinstance(activation, str) or torch.compiler.is_compiling():
+    if layer_is_training or not isinstance(activation, str) or traced():
         return False
     given = [t for t in tensors if t is not None]
     if torch.is_grad_enabled() and any(t.requires_grad for t in given):

@@ -90,6 +90,14 @@ def test_kernels_stay_away_where_a_gradient_or_another_type_is_wanted(calls):
     assert calls
 
 
+def test_kernels_stay_away_from_traced_graphs(calls):
+    layer, x = lt.BinaryLinear(8, 4).eval(), torch.randn(3, 8)
+    with torch.no_grad():
+        torch.export.export(layer, (x,))
+        torch.jit.trace(layer, x, check_trace=False)
+    assert not calls
+
+
 def test_packed_weights_follow_the_weight():
     layer, x = lt.BinaryLinear(8, 4, bias=False).eval(), torch.randn(3, 8)
     with torch.no_grad():
