@@ -153,6 +153,10 @@ static Wide widen_rows(const GemmI8& g, int64_t i0, int64_t i1) {
   w.pitch = g.wide_pitch();
   if (g.runs == 1) {
     w.i0 = i0, w.first = 0;
+    if (g.virtual_w == g.out_w && i1 <= g.tail_row && g.lda == w.pitch) {
+      widen_bytes(g.row(i0) + g.run_offset[0], (i1 - i0) * w.pitch, w.a);
+      return w;
+    }
     for (int64_t i = i0; i < i1; ++i) widen_bytes(g.row(i) + g.run_offset[0], g.run_read(), w.a + (i - i0) * w.pitch);
   } else {
     w.i0 = g.virtual_row(i0), w.first = g.first_offset();
