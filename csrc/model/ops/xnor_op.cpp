@@ -111,6 +111,8 @@ class BitsEpilogue {
   int64_t float_pitch(const Frame& f, const std::vector<int>& outputs) const {
     return float_output_ ? f.pitch(outputs[0]) : n_;
   }
+  // Each element of the residual is read just before the output's element in its place is written.
+  bool in_place(size_t input) const { return residual_ && float_output_ && input == 1; }
   bool takes_pitch(size_t input) const { return !(map_ && input == (residual_ ? 2u : 1u)); }
 
  private:
@@ -175,6 +177,7 @@ class XnorConv2d final : public Op {
                 f.isa, f.threads);
   }
   bool strided_input(size_t i) const override { return epilogue_.takes_pitch(i); }
+  bool in_place(size_t i) const override { return epilogue_.in_place(i); }
   bool strided_output() const override { return true; }
 
  private:
@@ -205,6 +208,7 @@ class XnorGemm final : public Op {
               f.isa, f.threads);
   }
   bool strided_input(size_t i) const override { return epilogue_.takes_pitch(i); }
+  bool in_place(size_t i) const override { return epilogue_.in_place(i); }
   bool strided_output() const override { return true; }
 
  private:

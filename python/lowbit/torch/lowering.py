@@ -68,6 +68,7 @@ def _freeze(layer: BinaryWeight) -> None:
     # Of this one object; setattr, since a type checker would think of the class.
     setattr(layer, "binary_weight", lambda: layer.weight)  # noqa: B010
     setattr(layer, "alpha", lambda: layer.frozen_alpha)  # noqa: B010
+    setattr(layer, "runs_on_kernels", lambda x: False)  # noqa: B010  (plain operators, which ONNX has)
 
 
 def to_onnx(module: nn.Module, example: Any) -> bytes:
