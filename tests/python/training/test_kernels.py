@@ -90,11 +90,12 @@ def test_kernels_stay_away_where_a_gradient_or_another_type_is_wanted(calls):
     assert calls
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_kernels_stay_away_from_traced_graphs(calls):
     layer, x = lt.BinaryLinear(8, 4).eval(), torch.randn(3, 8)
     with torch.no_grad():
         torch.export.export(layer, (x,))
-        torch.jit.trace(layer, x, check_trace=False)
+        torch.jit.trace(layer, x, check_trace=False)  # what torch.onnx.export(dynamo=False) does
     assert not calls
 
 
