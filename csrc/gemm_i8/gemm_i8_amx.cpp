@@ -5,7 +5,8 @@
 // lost 15 %. Products and float operations share port 5, so with few chunks their times add up. A run's chunks are all
 // of one length (96 bytes are 2 x 48, not 64 + 32), so that one tile configuration serves a call. A tile row that
 // crosses a cache line costs three cycles more. Lost: fewer rows configured for the last tile (a product costs
-// max(rows, K / 4) cycles).
+// max(rows, K / 4) cycles); at 2048^3 into int32, where C is the bound, fetching its lines for writing a block ahead,
+// and streaming stores (both level).
 #include "gemm_i8/gemm_i8_kernel.h"
 #include "gemm_i8/tile_codes_avx512.h"
 #include "requantize/requantize_avx512.h"

@@ -4,9 +4,10 @@
 // intrinsic (half the speed). For one to three rows, which only stream B, eight panels at once.
 //
 // Measured in L1 on a Xeon: the loop issues two vpdpbusd in every cycle, but the clock falls from the probe's 3.4 GHz
-// to 3.0-3.1 once operands are loaded: 370-390 of 434 GMAC/s at most. Every scalar instruction takes a slot of ports 0
+// to 3.0-3.2 once operands are loaded: 370-404 of 434 GMAC/s at most. Every scalar instruction takes a slot of ports 0
 // and 5, hence four steps at a time (+5 %; eight: -3 %). Lost: 8 x 48, 9 x 48, 5 x 80, 12 x 32 (level or 1-4 % slower),
-// A in the memory operand's broadcast (-15 %), B in memory operands (-30 %); prefetching C, streaming stores (level).
+// A in the memory operand's broadcast (-15 %), B in memory operands (-30 %); prefetching C (level or
+// worse), streaming stores (level).
 // B from L2 costs nothing at K = 1024 and 2048, so K is not blocked; storing C beyond L1 costs 4-6 %.
 #include "gemm_i8/gemm_i8_kernel.h"
 #include "gemm_i8/tile_codes_avx512.h"
