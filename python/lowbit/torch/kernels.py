@@ -5,12 +5,12 @@ fake tensors, so that ``torch.export`` and ``torch.compile`` keep them, and they
 path with the hard-tanh estimator for the input and BinaryConnect's unmasked one for the weight. They run on as many
 threads as torch has.
 
-A weight is packed at its first use and kept while the tensor lives and does not change. A change through
-``weight.data`` goes unseen, as torch does not count it; change weights under ``torch.no_grad()``.
+A weight is packed at its first use and kept while the tensor lives and does not change, as is a layer's alpha. A
+change through ``weight.data`` goes unseen, as torch does not count it; change weights under ``torch.no_grad()``.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,19 +22,28 @@ from lowbit.bits import PackedBits
 from lowbit.torch.estimators import sign, traced
 from lowbit.torch.weights import binary_connect
 
+T = TypeVar("T")
 _PLAIN = (Tensor, torch.nn.Parameter)  # a subclass (fake, traced, distributed) means something else
-_packed: Any = WeakIdKeyDictionary()  # weight -> (version, address, PackedBits)
+_kept: Any = WeakIdKeyDictionary()  # tensor -> {what: (stamp, value)}
+
+
+def kept(what: str, make: Callable[[], T], tensor: Tensor, *others: Tensor) -> T:
+    """``make()``, which depends on these tensors, kept with the first until one of them changes."""
+    tensors = (tensor, *others)
+    if any(t.is_inference() for t in tensors):  # no version tells whether they changed
+        return make()
+    stamp = tuple((t._version, t.data_ptr()) for t in tensors)
+    known = _kept.setdefault(tensor, {})
+    if what not in known or known[what][0] != stamp:
+        with torch.inference_mode(False), torch.no_grad():
+            known[what] = (stamp, make())
+    value: T = known[what][1]
+    return value
 
 
 def _pack(weight: Tensor) -> PackedBits:
-    """The weight's bits, channels last; kept with the weight."""
-    if weight.is_inference():  # has no version
-        return _pack_now(weight)
-    known = _packed.get(weight)
-    if known is None or known[:2] != (weight._version, weight.data_ptr()):
-        known = _packed[weight] = (weight._version, weight.data_ptr(), _pack_now(weight))
-    bits: PackedBits = known[2]
-    return bits
+    """The weight's bits, channels last."""
+    return kept("bits", lambda: _pack_now(weight), weight)
 
 
 def _pack_now(weight: Tensor) -> PackedBits:

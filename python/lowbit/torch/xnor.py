@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lowbit.torch.activations import k_map
 from lowbit.torch.binary import _Binary
 from lowbit.torch.estimators import hard_sign
-from lowbit.torch.kernels import scaled, xnor_conv2d, xnor_gemm
+from lowbit.torch.kernels import kept, scaled, xnor_conv2d, xnor_gemm
 from lowbit.torch.layers import Activation, BinaryWeightConv2d, BinaryWeightLinear, pair
 from lowbit.torch.weights import (
     balanced,
@@ -56,9 +56,11 @@ class _Xnor(_Binary):
         """+-1: the latent weight's sign; of the balanced weight where ``scale="libra"``."""
         return hard_sign(balanced(self.weight.detach()) if self.scale == "libra" else self.weight)
 
-    def latent_sign(self) -> Tensor:
-        """A tensor whose signs are ``binary_weight()``; where it can be, the latent weight, whose bits are kept."""
-        return self.binary_weight() if self.scale == "libra" else self.weight
+    def _kept_weight(self) -> tuple[Tensor, Tensor]:
+        """For the kernels: a tensor whose signs are ``binary_weight()``, and alpha; kept until the weight changes."""
+        used = (self.weight, self.curvature) if self.scale == "lab" else (self.weight,)
+        signs = kept("signs", self.binary_weight, self.weight) if self.scale == "libra" else self.weight
+        return signs, kept("alpha", self.alpha, *used)
 
     def training_weight(self) -> Tensor:
         """``alpha`` times the signs, with the chosen gradient."""
@@ -136,7 +138,7 @@ class XnorLinear(_Xnor, BinaryWeightLinear):
         if self.training:
             return scaled(F.linear(self.binary_input(x), self.training_weight()), None, k, self.bias, 0)
         if self.runs_on_kernels(x):
-            y: Tensor = xnor_gemm(x, self.latent_sign(), self.alpha(), self.bias, k)
+            y: Tensor = xnor_gemm(x, *self._kept_weight(), self.bias, k)
             return y
         return scaled(F.linear(self.binary_input(x), self.binary_weight()), self.alpha(), k, self.bias, 0)
 
@@ -204,6 +206,7 @@ class XnorConv2d(_Xnor, BinaryWeightConv2d):
         if self.training:
             return scaled(self.convolve(self.binary_input(x), self.training_weight()), None, k, self.bias, 2)
         if self.runs_on_kernels(x):
-            y: Tensor = xnor_conv2d(x, self.latent_sign(), *self.window(), self.alpha(), self.bias, k)
+            signs, alpha = self._kept_weight()
+            y: Tensor = xnor_conv2d(x, signs, *self.window(), alpha, self.bias, k)
             return y
         return scaled(self.convolve(self.binary_input(x), self.binary_weight()), self.alpha(), k, self.bias, 2)

@@ -108,13 +108,31 @@ def test_packed_weights_follow_the_weight():
         assert torch.equal(layer(x), -first)
         layer.load_state_dict({"weight": layer.weight.neg()})
         assert torch.equal(layer(x), first)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=100.0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("options", [{}, {"scale": "lab"}, {"scale": "libra"}])
+def test_packed_weights_and_alpha_follow_the_training(options, mode, calls):
+    layer, x = lt.XnorLinear(40, 4, **options).eval(), torch.randn(3, 40)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.5)
     lt.binary_steps(optimizer, layer)
-    layer.train()(x).square().sum().backward()
-    optimizer.step()
-    with torch.no_grad():
-        assert torch.equal(layer.eval()(x), float_path(layer, x))
-        assert not torch.equal(layer(x), first)
+    results = []
+    for _ in range(4):
+        with mode():
+            results.append(layer.eval()(x))
+            assert torch.equal(results[-1], layer(x)) and torch.equal(results[-1], float_path(layer, x))
+        optimizer.zero_grad()
+        layer.train()(x).square().sum().backward()
+        optimizer.step()
+    assert any(not torch.equal(results[0], y) for y in results)
+    if layer.eval().scale == "lab":
+        with mode():
+            before = layer(x)
+        with torch.no_grad():
+            layer.curvature[:, 0] += 1
+        with mode():
+            assert not torch.equal(layer(x), before) and torch.equal(layer(x), float_path(layer, x))
+    assert calls
 
 
 def test_operators_pass_the_checks_of_torch_library():
