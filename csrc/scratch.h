@@ -23,6 +23,8 @@ enum class ScratchSlot {
   bit_starts,
   bit_flips,
   bit_bases,
+  huffman_bytes,
+  huffman_lists,
   count,
 };
 

@@ -26,6 +26,7 @@ void bind_depthwise_i8(py::module_& m);
 void bind_pointwise(py::module_& m);
 void bind_requantize(py::module_& m);
 void bind_gemm_i8(py::module_& m);
+void bind_huffman(py::module_& m);
 void bind_probe(py::module_& m);
 void bind_model(py::module_& m);
 void bind_xnor(py::module_& m);

@@ -23,6 +23,7 @@ from lowbit.calibration import (
 )
 from lowbit.compare import compare
 from lowbit.data import Dataset
+from lowbit.entropy_coding import HuffmanStream, huffman_decode, huffman_encode
 from lowbit.graph.convert import convert
 from lowbit.graph.net import UnsupportedError
 from lowbit.model import Model, load
@@ -51,6 +52,7 @@ __all__ = [
     "Dataset",
     "EntropyObserver",
     "FormatError",
+    "HuffmanStream",
     "MSEObserver",
     "MinMaxObserver",
     "Model",
@@ -78,6 +80,8 @@ __all__ = [
     "gemm_i8",
     "get_cmake_dir",
     "get_include",
+    "huffman_decode",
+    "huffman_encode",
     "isas",
     "load",
     "max_pool_bits",

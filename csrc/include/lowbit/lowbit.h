@@ -7,6 +7,7 @@
 #include "lowbit/error.h"
 #include "lowbit/gemm_f32.h"
 #include "lowbit/gemm_i8.h"
+#include "lowbit/huffman.h"
 #include "lowbit/isa.h"
 #include "lowbit/model.h"
 #include "lowbit/pointwise.h"

@@ -1,0 +1,83 @@
+// The definition of the pivot layout's passes.
+#include <cstring>
+
+#include "huffman/huffman_kernel.h"
+
+namespace lowbit {
+
+static uint32_t checksum(const uint8_t* bytes, int64_t n) {
+  uint32_t sum[kChecksumLanes] = {}, weighted[kChecksumLanes] = {};
+  constexpr int64_t kStripe = 4 * kChecksumLanes;
+  for (int64_t at = 0; at < n; at += kStripe) {
+    uint8_t stripe[kStripe] = {};
+    std::memcpy(stripe, bytes + at, static_cast<size_t>(n - at < kStripe ? n - at : kStripe));
+    for (int lane = 0; lane < kChecksumLanes; ++lane) {
+      const uint8_t* b = stripe + 4 * lane;
+      sum[lane] += b[0] + 3u * b[1] + 5u * b[2] + 7u * b[3];
+      weighted[lane] += sum[lane];
+    }
+  }
+  return checksum_of_lanes(sum, weighted, n);
+}
+
+static int64_t count_ones(const uint8_t* bits, int64_t n) {
+  int64_t ones = 0;
+  for (int64_t at = 0; at < n; at += 64) {
+    const int64_t left = n - at < 64 ? n - at : 64;
+    uint64_t word = 0;
+    std::memcpy(&word, bits + at / 8, static_cast<size_t>((left + 7) / 8));
+    if (left < 64) word &= (uint64_t{1} << left) - 1;
+    ones += __builtin_popcountll(word);
+  }
+  return ones;
+}
+
+// Without a branch, which the bits would send either way.
+static inline uint8_t chosen(int64_t bit, uint8_t right, uint8_t left) {
+  return static_cast<uint8_t>(left ^ ((left ^ right) & -bit));
+}
+
+static void merge(const uint8_t* bits, int64_t n, const uint8_t* left, const uint8_t* right, uint8_t* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t bit = bits[i >> 3] >> (i & 7) & 1;
+    out[i] = chosen(bit, *right, *left);
+    right += bit;
+    left += 1 - bit;
+  }
+}
+
+static void merge_leaf(const uint8_t* bits, int64_t n, uint8_t leaf, const uint8_t* right, uint8_t* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t bit = bits[i >> 3] >> (i & 7) & 1;
+    out[i] = chosen(bit, *right, leaf);
+    right += bit;
+  }
+}
+
+// Code i of a block lies in lane i % lanes; a lane's codes follow each other, lowest bit first, down its column of
+// bytes.
+static void flat(const uint8_t* codes, int64_t n, int width, const uint8_t* table, uint8_t* out) {
+  const unsigned mask = (1u << width) - 1;
+  for (; n > 0; n -= kFlatBlock) {
+    const int64_t size = n < kFlatBlock ? n : kFlatBlock, lanes = (size + 7) / 8;
+    const uint8_t* end = out + size;
+    for (int bit = 0; bit < 8 * width; bit += width) {
+      const uint8_t* row = codes + bit / 8 * lanes;
+      for (int64_t lane = 0; lane < lanes && out < end; ++lane) {
+        unsigned code = row[lane];
+        if (bit % 8 + width > 8) code |= unsigned{row[lanes + lane]} << 8;
+        *out++ = table[code >> (bit % 8) & mask];
+      }
+    }
+    codes += lanes * width;
+  }
+}
+
+static void unpack(const uint8_t* packed, int64_t n, int pack, uint8_t* out) {
+  const int bits = 8 / pack;
+  for (int64_t i = 0; i < n; ++i) out[i] = packed[i / pack] >> (i % pack * bits) & ((1 << bits) - 1);
+}
+
+const PivotDecoder pivot_decoder_scalar = {checksum, count_ones, merge, merge_leaf, flat, unpack};
+
+}  // namespace lowbit
