@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import lowbit
 from lowbit.data import Dataset
 from lowbit.float_reference import FloatNet, float_tensors, match, multiplications, onnxruntime
+from lowbit.graph.summary import weight_count
 from lowbit.layer_errors import LayerErrors, Ratio, multiplying
 from lowbit.report import LayerReport, Report, Threshold
 from lowbit.report.notes import exclusions, notes
@@ -24,6 +25,7 @@ Progress = Callable[[str, int, int | None], None]
 # Picojoules at 45 nm: Horowitz, ISSCC 2014. A float32 multiplication and addition; an 8-bit multiplication and a 32-bit
 # integer addition (what a dot product really adds); 64 bits from a 1 MB cache.
 MAC_FLOAT_PJ, MAC_INT8_PJ, CACHE_PJ_PER_BYTE = 3.7 + 0.9, 0.2 + 0.1, 100 / 8
+MAC_BITS_PJ = 0.03 / 8  # an eighth of an 8-bit addition
 DATA_BATCH = 16
 
 
@@ -289,7 +291,7 @@ def describe(
             entry["count"] += 1
             entry["ms"] += low_ms[op["name"]]
             continue
-        weight = model.plan.tensors[op["params"]["weight"]]
+        weight, weights = model.plan.tensors[op["params"]["weight"]], weight_count(model.plan, op)
         found = errors.layers.get(op["name"]) if errors else None
         layers.append(
             LayerReport(
@@ -298,10 +300,10 @@ def describe(
                 weight=row.weights,
                 activation=row.activations,
                 output=row.output,
-                depth=int(weight[0].size),
+                depth=weights // row.shape[-1],
                 macs=row.macs,
                 bytes=row.bytes,
-                float_bytes=4 * (int(weight.size) + int(weight.shape[0])),
+                float_bytes=4 * (weights + row.shape[-1]),
                 moved=row.moved,
                 ms=low_ms[op["name"]],
                 float_ms=float_ms.get(nodes.get(op["name"], "")),
@@ -315,7 +317,7 @@ def describe(
 
 def _is_depthwise(op: Mapping[str, Any], weight: Array) -> bool:
     groups = op.get("attrs", {}).get("groups", 1)
-    return bool(groups > 1 and groups == weight.shape[0] and weight.shape[-1] == 1)
+    return bool(groups > 1 and weight.ndim == 4 and groups == weight.shape[0] and weight.shape[-1] == 1)
 
 
 def estimated_energy(model: Any, as_float: bool) -> float:
@@ -329,9 +331,9 @@ def estimated_energy(model: Any, as_float: bool) -> float:
     for row in model.layers():
         if as_float and "quantize" in row.op:
             continue  # conversions that a float network does not have
-        in_float = as_float or row.weights.startswith("float")
-        picojoules += row.macs * (MAC_FLOAT_PJ if in_float else MAC_INT8_PJ)
-        grown = 4 if as_float and not row.activations.startswith("float") else 1
+        in_float, binary = as_float or row.weights.startswith("float"), row.weights.startswith("bits")
+        picojoules += row.macs * (MAC_FLOAT_PJ if in_float else MAC_BITS_PJ if binary else MAC_INT8_PJ)
+        grown = 1 if not as_float or row.activations.startswith("float") else 32 if row.activations == "bits" else 4
         picojoules += row.moved * grown * CACHE_PJ_PER_BYTE
     return picojoules / 1e6
 

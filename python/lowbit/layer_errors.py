@@ -5,7 +5,8 @@ For a layer ``y = conv(x, W) + b`` of the float network (batch norm folded) with
     weight error      conv(x, Wq - W)        its quantized weights alone
     activation error  conv(xq - x, W)        its quantized input alone
 
-and SQNR = 10 log10(sum y^2 / sum error^2) over all pixels and images; ``here`` compares the tensor that the low-bit
+and SQNR = 10 log10(sum y^2 / sum error^2) over all pixels and images. Float and binary layers have neither error: a
+binary network's weights and activations are +-1 in the float network too. ``here`` compares the tensor that the low-bit
 engine really computed with the float network's, after activation and residual.
 """
 
@@ -22,7 +23,8 @@ import lowbit
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
-MULTIPLIES = ("conv2d", "gemm", "conv2d_f32", "gemm_f32")
+MULTIPLIES = ("conv2d", "gemm", "xnor_conv2d", "xnor_gemm", "conv2d_f32", "gemm_f32")
+_QUANTIZED = ("conv2d", "gemm")
 
 
 @dataclass
@@ -134,7 +136,7 @@ class LayerErrors:
             for op in plan["ops"]
             if op["op"] in MULTIPLIES and op["name"] in reference and self._comparable(op, reference[op["name"]])
         ]
-        self._weights = {op["name"]: real_weights(op, arrays) for op, _ in self._pairs}
+        self._weights = {op["name"]: real_weights(op, arrays) for op, _ in self._pairs if op["op"] in _QUANTIZED}
         self._float_weights = {op["name"]: real_weights(ref, float_arrays) for op, ref in self._pairs}
         self._bias = {op["name"]: float_arrays.get(ref["params"].get("bias", "")) for op, ref in self._pairs}
         self.layers: dict[str, Errors] = {op["name"]: Errors() for op, _ in self._pairs}
@@ -185,7 +187,7 @@ class LayerErrors:
             sums = apply(ref, x, weight, self._threads)
             bias = self._bias[name]
             signal = sums if bias is None else sums + bias
-            if op["op"] in ("conv2d", "gemm"):
+            if op["op"] in _QUANTIZED:
                 found.weight.add(signal, apply(ref, x, self._weights[name] - weight, self._threads))
                 back = quantized_and_back(x, self._plan["tensors"][op["inputs"][0]], scales)
                 found.activation.add(

@@ -67,13 +67,16 @@ class NetWriter {
 
   int op(const std::string& kind, std::vector<int> in, int out, Json attrs = Json::object(),
          Json params = Json::object()) {
+    op(kind, std::move(in), std::vector<int>{out}, std::move(attrs), std::move(params));
+    return out;
+  }
+  void op(const std::string& kind, std::vector<int> in, std::vector<int> outs, Json attrs, Json params) {
     ops_.push_back({{"op", kind},
                     {"name", kind + "_" + std::to_string(ops_.size())},
                     {"inputs", in},
-                    {"outputs", {out}},
+                    {"outputs", outs},
                     {"attrs", attrs},
                     {"params", params}});
-    return out;
   }
   void output(int tensor) { outputs_.push_back(tensor); }
   void make_dynamic(int tensor) { tensors_[static_cast<size_t>(tensor)]["dynamic"] = true; }
@@ -241,6 +244,64 @@ inline NetWriter other_net() {
   std::vector<float> table(256, 0.25f);
   net.output(net.op("lookup", {raw}, real({8}), Json::object(), {{"table", net.file("table", "F32", {256}, table)}}));
   net.make_dynamic(d);
+  return net;
+}
+
+// Bits: thresholds whole and real, both outputs of a product, a residual, a scale map, pools, rows that are no whole
+// words. (b, 3, 12, 12) -> (b, 10).
+inline NetWriter binary_net() {
+  NetWriter net;
+  const auto real = [&](std::vector<int64_t> item) { return net.tensor("float32", std::move(item)); };
+  const auto bits = [&](std::vector<int64_t> item) { return net.tensor("bits", std::move(item)); };
+  const auto packed = [&](const char* name, int64_t weights) {
+    std::vector<uint8_t> bytes(static_cast<size_t>((weights + 7) / 8));
+    for (uint8_t& b : bytes) b = static_cast<uint8_t>(net.number(0, 255));
+    if (weights % 8) bytes.back() &= static_cast<uint8_t>((1 << weights % 8) - 1);
+    return net.file(name, "U8", {static_cast<int64_t>(bytes.size())}, bytes);
+  };
+  const auto floats = [&](const char* name, int64_t n) {
+    std::vector<float> values(static_cast<size_t>(n));
+    for (float& v : values) v = static_cast<float>(net.number(-100, 100)) / 100;
+    return net.file(name, "F32", {n}, values);
+  };
+  const auto flips = [&](const char* name, int64_t n) {
+    std::vector<uint8_t> values(static_cast<size_t>(n));
+    for (uint8_t& v : values) v = static_cast<uint8_t>(net.number(0, 1));
+    return net.file(name, "U8", {n}, values);
+  };
+  std::vector<int32_t> whole(34);
+  for (int32_t& t : whole) t = static_cast<int32_t>(net.number(-20, 20));
+  const Json window = {{"kernel", {3, 3}}, {"pads", {1, 1, 1, 1}}};
+  Json grouped = window, mapped = window;
+  grouped.update({{"groups", 2}, {"pad_value", -1}});
+  mapped.update({{"input_scale", true}, {"pad_value", 1}, {"min", -3}});
+
+  const int x = net.input("float32", {3, 12, 12});
+  const int b = net.op("binarize", {x}, bits({3, 12, 12}), Json::object(),
+                       {{"threshold", floats("b.t", 12)}, {"flip", flips("b.f", 12)}});
+  const int c = net.op("xnor_conv2d", {b}, bits({3, 12, 34}), grouped,
+                       {{"weight", packed("c.w", 34 * 9 * 6)},
+                        {"threshold", net.file("c.t", "I32", {34}, whole)},
+                        {"flip", flips("c.f", 34)}});
+  const int r = net.op("xnor_conv2d", {c}, real({3, 12, 34}), window, {{"weight", packed("r.w", 34 * 9 * 34)}});
+  const int k = net.op("xnor_gemm", {c}, real({3, 12, 1}), Json::object(),
+                       {{"weight", packed("k.w", 34)}, {"scale", floats("k.s", 1)}});
+  const int y = real({3, 12, 34}), z = bits({3, 12, 34});
+  net.op("xnor_conv2d", {c, r, k}, {y, z}, mapped,
+         {{"weight", packed("y.w", 34 * 9 * 34)},
+          {"scale", floats("y.s", 34)},
+          {"bias", floats("y.b", 34)},
+          {"threshold", floats("y.t", 34)},
+          {"flip", flips("y.f", 34)}});
+  const int s =
+      net.op("xnor_conv2d", {z, y}, bits({3, 12, 34}), {{"kernel", {1, 1}}}, {{"weight", packed("s.w", 34 * 34)}});
+  const int p = net.op("max_pool", {s}, bits({2, 5, 34}), {{"kernel", {2, 3}}, {"strides", {1, 2}}},
+                       {{"flip", flips("p.f", 34)}});
+  const int f = net.op("reshape", {p}, bits({340}));
+  const int d = net.op("dequantize", {f}, real({340}));
+  const int again = net.op("binarize", {d}, bits({340}));
+  net.output(net.op("xnor_gemm", {again}, real({10}), Json::object(),
+                    {{"weight", packed("g.w", 3400)}, {"scale", floats("g.s", 10)}, {"bias", floats("g.b", 10)}}));
   return net;
 }
 

@@ -149,6 +149,10 @@ int main() {
   a_warm_session_allocates_nothing(model, net);
   wrong_calls_say_what_is_wrong(model);
   what_the_caller_owns_stays_whole(model, net);
+  const Model binary = Model::from_bytes(nets::binary_net().bytes());
+  every_level_and_thread_count_agrees(binary, net);
+  a_warm_session_allocates_nothing(binary, net);
+  what_the_caller_owns_stays_whole(binary, net);
   missing_and_wrong_files();
   return expect::failures() != 0;
 }

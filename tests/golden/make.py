@@ -48,6 +48,34 @@ def convolutional() -> Net:
     return net.outputs(net.op("gemm", [f], net.tensor("float32", (5,)), net.weights(5, 8)), p)
 
 
+def binary() -> Net:
+    """Bits: thresholds whole and real, both outputs of a product, a residual, pools, rows that are no whole words."""
+    net = Net(3)
+
+    def packed(n: int) -> np.ndarray:
+        return np.packbits(net.rng.integers(0, 2, n, dtype=np.uint8), bitorder="little")
+
+    def floats(*shape: int) -> np.ndarray:
+        return net.rng.normal(size=shape).astype(np.float32)
+
+    flip = net.rng.integers(0, 2, 33, dtype=np.uint8)
+    whole = net.rng.integers(-9, 9, 33, dtype=np.int32)
+    x = net.input("float32", (5, 4, 6))
+    b = net.op("binarize", [x], net.tensor("bits", (5, 4, 6)), {"threshold": floats(6)})
+    attrs = {"kernel": [3, 3], "pads": [1, 1, 1, 1], "pad_value": 1}
+    bits = net.tensor("bits", (5, 4, 33))
+    c = net.op("xnor_conv2d", [b], bits, {"weight": packed(33 * 9 * 6), "threshold": whole, "flip": flip}, **attrs)
+    d = net.op("xnor_conv2d", [c], net.tensor("float32", (5, 4, 33)), {"weight": packed(33 * 33)}, kernel=[1, 1])
+    y = [net.tensor("float32", (5, 4, 33)), net.like(bits)]
+    params = {"weight": packed(33 * 9 * 33), "scale": floats(33), "bias": floats(33), "threshold": floats(33)}
+    net.op("xnor_conv2d", [c, d], y[0], params, **{**attrs, "pad_value": 0})
+    net.plan["ops"][-1]["outputs"] = y
+    p = net.op("max_pool", [y[1]], net.like(bits, 2, 2, 33), {"flip": flip}, kernel=[2, 2], strides=[2, 2])
+    f = net.op("reshape", [p], net.like(bits, 2 * 2 * 33))
+    z = net.op("xnor_gemm", [f], net.tensor("float32", (4,)), {"weight": packed(4 * 132), "scale": floats(1)})
+    return net.outputs(z)
+
+
 def split(raw: bytes) -> tuple[dict[str, Any], bytes]:
     n = int.from_bytes(raw[:8], "little")
     return json.loads(raw[8 : 8 + n]), raw[8 + n :]
@@ -116,7 +144,7 @@ def write(path: Path, data: bytes) -> bool:
 
 
 def main() -> None:
-    for build in (dense, convolutional):
+    for build in (dense, convolutional, binary):
         net = build()
         if write(HERE / "good" / f"{build.__name__}.lowbit", net.bytes()):
             inputs = net.random_inputs(2)

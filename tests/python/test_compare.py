@@ -1,6 +1,7 @@
 """lowbit.compare on the demo's net, against the same figures computed here from onnxruntime and NumPy."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -12,6 +13,7 @@ from lowbit.float_reference import FloatNet, float_tensors, match, multiplicatio
 from lowbit.layer_errors import LayerErrors, Ratio, multiplying
 from lowbit.preprocessing import Preprocessing
 from lowbit.timing import interleaved
+from onnx_nets import net, node
 
 FOLDER = files("lowbit.demo")
 ONNX = str(FOLDER / "fashion.onnx")
@@ -202,3 +204,33 @@ def test_interleaved_alternates():
     timed = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.002, 0.001)
     assert timed["a"].runs >= 5 and timed["a"].min <= timed["a"].median
     assert "".join(calls).count("ab") >= 2 and "".join(calls).count("ba") >= 1
+
+
+def test_a_binary_network(tmp_path):
+    rng = np.random.default_rng(0)
+    w = {
+        "w0": rng.normal(size=(40, 3, 3, 3)),
+        "w1": np.where(rng.normal(size=(33, 40, 3, 3)) >= 0, 1, -1),
+        "w2": np.where(rng.normal(size=(33 * 4 * 3, 10)) >= 0, 1, -1),
+        "half": 0.5,
+    }
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"], name="/stem/Conv"),
+        node("Sign", ["a"], ["s"]),
+        node("Conv", ["s", "w1"], ["b"], name="/body/Conv"),
+        node("Add", ["b", "half"], ["c"]),
+        node("Sign", ["c"], ["t"]),
+        node("Flatten", ["t"], ["f"]),
+        node("MatMul", ["f", "w2"], ["y"], name="/head/MatMul"),
+    ]
+    path = tmp_path / "b.onnx"
+    onnx.save(net(nodes, {"x": (3, 8, 7)}, {k: np.float32(v) for k, v in w.items()}), path)
+    model = lowbit.convert(str(path), recipe="xnor")
+    images = rng.normal(size=(8, 3, 8, 7)).astype(np.float32)
+    report = lowbit.compare(path, model, images, sqnr_images=4, seconds=0.05)
+    assert report.agreement == 100
+    body = next(layer for layer in report.layers if layer.name == "body")
+    assert (body.weight, body.activation, body.output, body.depth) == ("bits", "bits", "bits", 360)
+    assert body.float_bytes == 4 * (33 * 360 + 33) and body.bytes == 33 * 360 // 8 + 33 * 4
+    assert body.sqnr > 20 and body.sqnr_weight == np.inf
+    assert "body" in str(report) and report.energy < report.energy_float

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lowbit.graph import export_bits
 from lowbit.graph.net import NHWC, Array, Perm, inverse
 from lowbit.graph.plan import Plan
 from lowbit.graph.source import import_package
@@ -124,7 +125,7 @@ class _Exporter:
     def store(self, index: int, name: str, perm: Perm) -> None:
         """Keep an operation's float result as a plan tensor, through Q and DQ where that holds codes."""
         entry = self.entry(index)
-        if entry["dtype"] != "float32" and self.quantized and not entry.get("dynamic"):
+        if entry["dtype"] in _RANGE and self.quantized and not entry.get("dynamic"):
             name = self.fake_quantize(index, name, perm)
         self.values[index] = _Value(name, perm)
 
@@ -311,6 +312,10 @@ class _Exporter:
                 name = self.node("Add", [name, bias], f"{op['name']}.biased")
         self.finish(op, name, perm, ins, out)
 
+    _binarize = export_bits.binarize
+    _xnor_conv2d = export_bits.xnor_conv2d
+    _xnor_gemm = export_bits.xnor_gemm
+
     # Arithmetic -------------------------------------------------------------------------------------------------------
 
     def _two(self, op: Any, kind: str, ins: list[int], out: int) -> None:
@@ -378,7 +383,7 @@ class _Exporter:
             pads=pads,
             dilations=attrs.get("dilations", [1, 1]),
         )
-        self.store(out, name, NHWC)
+        self.store(out, export_bits.negated(self, op, params, name), NHWC)
 
     def _average_pool(self, op: Any, attrs: Any, params: Any, ins: list[int], out: int) -> None:
         x = self.value(ins[0], NHWC)

@@ -85,11 +85,16 @@ def _again(ctx: Importer, node: Node, t: Tensor, of: Any) -> None:
 
 @rule("Where")
 def where(ctx: Importer, node: Node) -> None:
-    """Where(comparison, one number, another)."""
-    yes, no = (np.unique(ctx.constant(node, i).astype(np.float32)) for i in (1, 2))
-    if yes.size != 1 or no.size != 1:
-        raise node.unsupported("only a choice between two numbers is supported")
-    _again(ctx, node, ctx.tensor(node), lambda v: np.where(v != 0, yes, no).astype(np.float32))
+    """Where(comparison, one number, another), or one row and another."""
+    t = ctx.tensor(node)
+    choices = []
+    for i in (1, 2):
+        number = np.unique(ctx.constant(node, i).astype(np.float32))
+        stored = number if number.size == 1 else stored_operand(node, ctx.constant(node, i), t.onnx_shape, t.perm)
+        if stored.ndim != 1:
+            raise node.unsupported("only a choice between two numbers, or two rows along the channels, is supported")
+        choices.append(stored)
+    _again(ctx, node, t, lambda v: np.where(v != 0, *choices).astype(np.float32))
 
 
 @rule("Not")
