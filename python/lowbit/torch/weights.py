@@ -70,7 +70,8 @@ class _XnorWeight(torch.autograd.Function):
             return signs * filter_mean(g * signs) + g * alpha * (weight.abs() <= 1), None
         if ctx.gradient == "paper":
             return g * (1 / n + alpha * (weight.abs() <= 1)), None
-        return g * (1 / n + alpha * (weight.abs() < 1)) * (1 - 1 / weight.shape[1]) * n, None
+        centring = 1 - 1 / weight.shape[1] if weight.shape[1] > 1 else 1.0
+        return g * (1 / n + alpha * (weight.abs() < 1)) * centring * n, None
 
 
 def xnor_weight(weight: Tensor, gradient: str = "exact") -> Tensor:
@@ -81,7 +82,8 @@ def xnor_weight(weight: Tensor, gradient: str = "exact") -> Tensor:
     - ``exact``: ``s_i / n sum_j g_j s_j + g_i alpha 1[|W_i| <= 1]``, the chain rule with the hard-tanh estimator;
     - ``paper``: ``g_i (1/n + alpha 1[|W_i| <= 1])``, as printed in XNOR-Net, section 3.1;
     - ``released``: ``g_i (1/n + alpha 1[|W_i| < 1]) (1 - 1/c_in) n``, as the authors' code does under SGD.
-      (For Adam the code multiplies everything by 1e9 instead of n, which only makes Adam's epsilon vanish.)
+      (1 - 1/c_in stands for the centring and is left out for one channel. For Adam the code multiplies everything by
+      1e9 instead of n, which only makes Adam's epsilon vanish.)
 
     Args:
         weight: latent weights ``(out, in, ...)``.

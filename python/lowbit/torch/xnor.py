@@ -82,9 +82,9 @@ class _Xnor(_Binary):
         """Mean over input channels out at every kernel position (where ``centre``), then clipping to [-1, 1].
 
         The released code does both before each step; here they belong to the update, so that evaluating a net never
-        changes it.
+        changes it. A weight of one input channel per filter (depthwise) is not centred: nothing would be left.
         """
-        if self.centre:
+        if self.centre and self.weight.shape[1] > 1:
             self.weight.sub_(self.weight.mean(1, keepdim=True))
         if self.scale != "libra":
             self.weight.clamp_(-1, 1)

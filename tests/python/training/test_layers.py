@@ -180,6 +180,13 @@ def test_xnor_weights_stay_centred_and_evaluating_changes_nothing():
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
+def test_depthwise_weights_are_not_centred_away():
+    layer = lt.XnorConv2d(4, 4, 3, groups=4, gradient="released")
+    assert layer.alpha().min() > 0
+    layer(torch.randn(2, 4, 5, 5)).square().sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
+
+
 def test_lab_reads_the_curvature_from_adam():
     layer = lt.XnorLinear(6, 3, scale="lab", centre=False)
     torch.testing.assert_close(layer.alpha(), lt.xnor_alpha(layer.weight))  # none yet
