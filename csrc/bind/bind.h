@@ -20,6 +20,7 @@ inline Isa isa_argument(const std::optional<std::string>& isa) { return isa ? pa
 inline int threads_argument(std::optional<int> threads) { return threads.value_or(0); }
 
 void bind_calibrate(py::module_& m);
+void bind_codebook(py::module_& m);
 void bind_isa(py::module_& m);
 void bind_gemm_f32(py::module_& m);
 void bind_depthwise_i8(py::module_& m);

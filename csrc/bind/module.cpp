@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception<lowbit::FormatError>(m, "FormatError", PyExc_ValueError).attr("__doc__") =
       "Bytes from outside (a file, a stream) are wrong: what and where.";
   lowbit::bind_calibrate(m);
+  lowbit::bind_codebook(m);
   lowbit::bind_isa(m);
   lowbit::bind_gemm_f32(m);
   lowbit::bind_depthwise_i8(m);

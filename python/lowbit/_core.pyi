@@ -474,3 +474,86 @@ class HuffmanStream:
 def huffman_encode(
     symbols: _Array, layout: int, pack: int, chunk: int, isa: str | None, threads: int | None
 ) -> bytes: ...
+
+# codebook
+class PackedCodebook:
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def bits(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class CodebookPacker:
+    def __init__(self, n: int, k: int, bits: int, codebook: _Array, group_size: int | None = None) -> None: ...
+    def append(self, indices: _Array) -> None: ...
+    def append_packed(self, packed: _Array, bits: int, count: int) -> None: ...
+    def finish(self) -> PackedCodebook: ...
+
+class PackedConvCodebook:
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def pack_indices(indices: _Array, bits: int) -> npt.NDArray[np.uint8]: ...
+def unpack_indices(
+    packed: _Array, shape: tuple[int, ...], bits: int, out: _Array | None, isa: str | None, threads: int | None
+) -> npt.NDArray[np.uint8]: ...
+def codebook_decode_f32(
+    packed: _Array,
+    shape: tuple[int, ...],
+    bits: int,
+    codebook: _Array,
+    group_size: int | None,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.float32]: ...
+def codebook_decode_i8(
+    packed: _Array,
+    shape: tuple[int, ...],
+    bits: int,
+    codebook: _Array,
+    group_size: int | None,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.int8]: ...
+def quantize_codebook(codebook: _Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]: ...
+def pack_codebook(
+    packed: _Array, n: int, k: int, bits: int, codebook: _Array, group_size: int | None
+) -> PackedCodebook: ...
+def codebook_gemm(
+    x: _Array,
+    w: PackedCodebook,
+    int8: bool,
+    x_scale: float,
+    bias: _Array | None,
+    clamp: tuple[float, float] | None,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.float32]: ...
+def pack_conv_codebook(
+    packed: _Array, shape: tuple[int, ...], bits: int, codebook: _Array, group_size: int | None, groups: int
+) -> PackedConvCodebook: ...
+def codebook_conv2d(
+    x: _Array,
+    w: PackedConvCodebook,
+    stride: _Pair,
+    padding: _Four,
+    dilation: _Pair,
+    int8: bool,
+    x_scale: float,
+    bias: _Array | None,
+    clamp: tuple[float, float] | None,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.float32]: ...
+def kmeans1d(
+    x: _Array, k: int, init: int, seed: int, max_iterations: int, threads: int | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...

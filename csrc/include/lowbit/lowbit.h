@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lowbit/calibrate.h"
+#include "lowbit/codebook.h"
 #include "lowbit/depthwise_i8.h"
 #include "lowbit/dtype.h"
 #include "lowbit/error.h"
