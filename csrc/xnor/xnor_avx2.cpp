@@ -137,7 +137,7 @@ static void finish_row(const XnorBlock& b, int64_t i, int64_t j, int64_t count, 
   const int32_t *start = b.start + at, *least = b.least + at;
   if (f.bits && f.by_dot) {
     store_bits(f, i, j, count, [&](int64_t l) {
-      const __m256i half = _mm256_sub_epi32(_mm256_srai_epi32(_mm256_loadu_si256((const __m256i*)(start + l)), 1),
+      const __m256i half = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i*)(b.half + at + l)),
                                             _mm256_load_si256((const __m256i*)(pop + l)));
       return _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i*)(least + l)), half);
     });

@@ -24,19 +24,23 @@ static inline __mmask16 lanes(int64_t count) {
   return count >= kLanes ? (__mmask16)0xffff : count <= 0 ? (__mmask16)0 : (__mmask16)((1u << count) - 1);
 }
 
+// Bits of the channels whose half is at least what `least` says.
+template <int kC>
+static inline __attribute__((always_inline)) uint64_t at_least(const __m512i (&half)[kC], const int32_t* least) {
+  uint64_t bits = 0;
+#pragma GCC unroll 4
+  for (int c = 0; c < kC; ++c) {
+    const __mmask16 m = _mm512_cmpge_epi32_mask(half[c], _mm512_loadu_si512(least + c * kLanes));
+    bits |= (uint64_t)_cvtmask16_u32(m) << (c * kLanes);
+  }
+  return bits;
+}
+
 // The bits of a row's channels [j, j + channels), turned where flip says so.
-static inline __attribute__((always_inline)) void store_bits(const XnorFinish& f, int64_t i, int64_t j, uint64_t bits,
-                                                             int64_t channels) {
+static inline void store_bits(const XnorFinish& f, int64_t i, int64_t j, uint64_t bits, int64_t channels) {
   uint32_t* to = f.bits + i * f.ld_bits + j / 32;
   const uint32_t* flip = f.flip + j / 32;
-  if (channels >= kXnorPanel) {
-    uint64_t flips;
-    __builtin_memcpy(&flips, flip, sizeof(flips));
-    bits ^= flips;
-    __builtin_memcpy(to, &bits, sizeof(bits));
-    return;
-  }
-  const uint64_t valid = ((uint64_t)1 << channels) - 1;
+  const uint64_t valid = channels < kXnorPanel ? ((uint64_t)1 << channels) - 1 : ~(uint64_t)0;
   to[0] = ((uint32_t)bits ^ flip[0]) & (uint32_t)valid;
   if (channels > 32) to[1] = ((uint32_t)(bits >> 32) ^ flip[1]) & (uint32_t)(valid >> 32);
 }
@@ -54,58 +58,23 @@ static inline void store_codes(const XnorFinish& f, int64_t at, __m512 v, __mmas
 template <int kC>
 struct Channels {
   int64_t j, count;
-  bool plain;  // twice the scale is finite where the scale is
+  bool doubles;  // twice the scale is finite where the scale is
   __mmask16 mask[kC];
   __m512 scale[kC], bias[kC];
 
-  inline __attribute__((always_inline)) Channels(const XnorBlock& b, int64_t first) : j(first) {
+  explicit Channels(const XnorBlock& b, int64_t first) : j(first) {
     count = b.channels - j < kC * kLanes ? b.channels - j : kC * kLanes;
+    doubles = true;
     const XnorFinish& f = b.finish;
-    plain = true;
 #pragma GCC unroll 4
     for (int c = 0; c < kC; ++c) {
       mask[c] = lanes(count - c * kLanes);
       scale[c] = f.scale ? _mm512_maskz_loadu_ps(mask[c], f.scale + j + c * kLanes) : _mm512_set1_ps(1.0f);
       bias[c] = f.bias ? _mm512_maskz_loadu_ps(mask[c], f.bias + j + c * kLanes) : _mm512_set1_ps(-0.0f);  // neutral
-      plain &= _mm512_cmp_ps_mask(_mm512_abs_ps(scale[c]), _mm512_set1_ps(1e38f), _CMP_GT_OQ) == 0;
+      doubles &= _mm512_cmp_ps_mask(_mm512_abs_ps(scale[c]), _mm512_set1_ps(1e38f), _CMP_GT_OQ) == 0;
     }
   }
 };
-
-// Bits by the dot product, and nothing else: one comparison per sum.
-template <int kC>
-static inline __attribute__((always_inline)) void finish_dot_bits(const XnorBlock& b, const Channels<kC>& t, int64_t i,
-                                                                  const __m512i (&half)[kC]) {
-  const int32_t* least = b.least + t.j + (b.pattern ? b.pattern[i] : 0);
-  uint64_t bits = 0;
-#pragma GCC unroll 4
-  for (int c = 0; c < kC; ++c) {
-    const __mmask16 m = _mm512_cmpge_epi32_mask(half[c], _mm512_loadu_si512(least + c * kLanes));
-    bits |= (uint64_t)_cvtmask16_u32(m) << (c * kLanes);
-  }
-  store_bits(b.finish, i, t.j, bits, t.count);
-}
-
-// float32 of scale and bias alone, of even starts: float(dot) * scale = float(half) * (2 * scale), to the last bit.
-template <int kC>
-static inline __attribute__((always_inline)) void finish_plain(const XnorBlock& b, const Channels<kC>& t, int64_t i,
-                                                               const __m512i (&half)[kC]) {
-  float* y = (float*)b.finish.y + i * b.finish.ldy + t.j;
-#pragma GCC unroll 4
-  for (int c = 0; c < kC; ++c) {
-    const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(half[c]), _mm512_add_ps(t.scale[c], t.scale[c]));
-    _mm512_mask_storeu_ps(y + c * kLanes, t.mask[c], _mm512_add_ps(v, t.bias[c]));
-  }
-}
-
-// The dot products, of even starts.
-template <int kC>
-static inline __attribute__((always_inline)) void finish_dots(const XnorBlock& b, const Channels<kC>& t, int64_t i,
-                                                              const __m512i (&half)[kC]) {
-  int32_t* y = (int32_t*)b.finish.y + i * b.finish.ldy + t.j;
-#pragma GCC unroll 4
-  for (int c = 0; c < kC; ++c) _mm512_mask_storeu_epi32(y + c * kLanes, t.mask[c], _mm512_add_epi32(half[c], half[c]));
-}
 
 // Everything else, for the rows of a tile whose sums were stored.
 template <int kC>
@@ -185,27 +154,17 @@ static inline
   }
 }
 
-// Rows [i, i + kR), channels [t.j, t.j + 16 kC).
+// Rows [i, i + kR), channels [t.j, t.j + 16 kC). Not inlined, or GCC copies and spills the sums.
 template <Finish kFinish, int kR, int kC>
-static void tile(const XnorBlock& b, const Channels<kC>& t, int64_t i) {
+static __attribute__((noinline)) void tile(const XnorBlock& b, const Channels<kC>& t, int64_t i) {
+  static const int64_t kNoPattern[kR] = {};
+  const int64_t* pattern = b.pattern ? b.pattern + i : kNoPattern;
   __m512i half[kR][kC];
-  const int32_t* start = b.start + t.j;
-  if (!b.pattern) {
-#pragma GCC unroll 4
-    for (int c = 0; c < kC; ++c) half[0][c] = _mm512_srai_epi32(_mm512_loadu_si512(start + c * kLanes), 1);
 #pragma GCC unroll 24
-    for (int r = 1; r < kR; ++r) {
+  for (int r = 0; r < kR; ++r) {
+    const int32_t* from = b.half + t.j + pattern[r];
 #pragma GCC unroll 4
-      for (int c = 0; c < kC; ++c) half[r][c] = half[0][c];
-    }
-  } else {
-#pragma GCC unroll 24
-    for (int r = 0; r < kR; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kC; ++c) {
-        half[r][c] = _mm512_srai_epi32(_mm512_loadu_si512(start + b.pattern[i + r] + c * kLanes), 1);
-      }
-    }
+    for (int c = 0; c < kC; ++c) half[r][c] = _mm512_loadu_si512(from + c * kLanes);
   }
   const uint32_t* w = b.w + t.j / kXnorPanel * b.runs * b.run_words * kXnorPanel + t.j % kXnorPanel;
   for (int64_t run = 0; run < b.runs; ++run) {
@@ -222,15 +181,34 @@ static void tile(const XnorBlock& b, const Channels<kC>& t, int64_t i) {
       }
     }
   }
+  const XnorFinish& f = b.finish;
   if constexpr (kFinish == Finish::dot_bits) {
+    uint64_t flip;
+    __builtin_memcpy(&flip, f.flip + t.j / 32, sizeof(flip));
+    uint32_t* to = f.bits + i * f.ld_bits + t.j / 32;
 #pragma GCC unroll 24
-    for (int r = 0; r < kR; ++r) finish_dot_bits<kC>(b, t, i + r, half[r]);
+    for (int r = 0; r < kR; ++r, to += f.ld_bits) {
+      const uint64_t bits = flip ^ at_least<kC>(half[r], b.least + t.j + pattern[r]);
+      __builtin_memcpy(to, &bits, sizeof(bits));
+    }
   } else if constexpr (kFinish == Finish::plain) {
+    // Of even starts: float(dot) * scale = float(half) * (2 * scale), to the last bit.
+    float* y = (float*)f.y + i * f.ldy + t.j;
 #pragma GCC unroll 24
-    for (int r = 0; r < kR; ++r) finish_plain<kC>(b, t, i + r, half[r]);
+    for (int r = 0; r < kR; ++r, y += f.ldy) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kC; ++c) {
+        const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(half[r][c]), _mm512_add_ps(t.scale[c], t.scale[c]));
+        _mm512_storeu_ps(y + c * kLanes, _mm512_add_ps(v, t.bias[c]));
+      }
+    }
   } else if constexpr (kFinish == Finish::dots) {
+    int32_t* y = (int32_t*)f.y + i * f.ldy + t.j;
 #pragma GCC unroll 24
-    for (int r = 0; r < kR; ++r) finish_dots<kC>(b, t, i + r, half[r]);
+    for (int r = 0; r < kR; ++r, y += f.ldy) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kC; ++c) _mm512_storeu_si512(y + c * kLanes, _mm512_add_epi32(half[r][c], half[r][c]));
+    }
   } else {
     alignas(64) int32_t halves[kR * kC * kLanes];
 #pragma GCC unroll 24
@@ -254,21 +232,19 @@ static void run(const XnorBlock& b) {
   int64_t j = 0;
   for (; j + 48 < b.channels; j += kXnorPanel) {
     const Channels<4> t(b, j);
-    if (kFinish != Finish::plain || t.plain) {
+    if (t.count == kXnorPanel && t.doubles) {
       rows_of<kFinish, 6>(b, t, 0);
     } else {
       rows_of<Finish::any, 6>(b, t, 0);
     }
   }
-  // Channels that are left: their sums go through memory, but for bits.
-  constexpr Finish kRest = kFinish == Finish::dot_bits ? kFinish : Finish::any;
   const int64_t rest = b.channels - j;
   if (rest > 32) {
-    rows_of<kRest, 8>(b, Channels<3>(b, j), 0);
+    rows_of<Finish::any, 8>(b, Channels<3>(b, j), 0);
   } else if (rest > 16) {
-    rows_of<kRest, 8>(b, Channels<2>(b, j), 0);
+    rows_of<Finish::any, 8>(b, Channels<2>(b, j), 0);
   } else if (rest > 0) {
-    rows_of<kRest, 8>(b, Channels<1>(b, j), 0);
+    rows_of<Finish::any, 8>(b, Channels<1>(b, j), 0);
   }
 }
 

@@ -97,8 +97,9 @@ XnorCall::XnorCall(const char* function, const PackedXnor::Data& w, const XnorEp
 
 void XnorCall::reserve(int64_t patterns) {
   const int64_t size = patterns * all_;
-  start_ = scratch<int32_t>(ScratchSlot::bit_starts, size_t(2 * size));
-  least_ = start_ + size;
+  start_ = scratch<int32_t>(ScratchSlot::bit_starts, size_t(3 * size));
+  half_ = start_ + size;
+  least_ = half_ + size;
 }
 
 // Pad pixels of an exact zero are stored as -1 (bits 0), so a tap outside the image added -(sum of its weights) to
@@ -118,6 +119,7 @@ void XnorCall::fill(int64_t pattern, const Taps& in) {
                   *c = sums(in.ky1, in.kx0), *d = sums(in.ky0, in.kx0);
     for (int64_t j = 0; j < all_; ++j) start[j] = k + total[j] - (a[j] - b[j] - c[j] + d[j]);
   }
+  for (int64_t j = 0; j < all_; ++j) half_[pattern * all_ + j] = start[j] >> 1;
   if (!e_.bits || !e_.dot_threshold) return;
   const int64_t channels = w_.channels(), padded = w_.padded_channels();
   for (int64_t g = 0; g < s.groups; ++g) {
@@ -165,6 +167,7 @@ void XnorCall::run_group(const Rows& r, int64_t g, int64_t p0, int64_t p1, uint3
        .w_bytes = byte_order_ ? w_.bytes_ordered() + panel * panel_words * int64_t(sizeof(uint32_t)) : nullptr,
        .channels = std::min(channels, p1 * kXnorPanel) - first,
        .start = start_ + offset,
+       .half = half_ + offset,
        .least = least_ + offset,
        .even = w_.depth() % 2 == 0,
        .pattern = r.pattern,

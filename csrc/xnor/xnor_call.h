@@ -17,8 +17,8 @@ class XnorCall {
   // with an exact zero. row_count: rows of the outputs.
   XnorCall(const char* function, const PackedXnor::Data& w, const XnorEpilogue& e, void* y, int64_t ldy, Isa isa);
 
-  // Writes what start and least are for every pattern, into this thread's scratch: inside(p) is the rectangle of taps
-  // that lie inside the image, {ky0, ky1, kx0, kx1}, or all of them where pad pixels hold a bit.
+  // Writes what start, half and least are for every pattern, into this thread's scratch: inside(p) is the rectangle of
+  // taps that lie inside the image, {ky0, ky1, kx0, kx1}, or all of them where pad pixels hold a bit.
   struct Taps {
     int64_t ky0, ky1, kx0, kx1;
   };
@@ -55,6 +55,7 @@ class XnorCall {
   bool groups_share_words_;  // a word of the output's bits holds channels of two groups
   int64_t all_;              // channels of all groups, padded to panels
   int32_t* start_ = nullptr;
+  int32_t* half_ = nullptr;
   int32_t* least_ = nullptr;
   const uint32_t* flips_ = nullptr;
 };

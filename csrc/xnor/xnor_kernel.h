@@ -33,18 +33,18 @@ struct XnorFinish {
 // For row i and channel j of the block:
 //   pop = sum over runs r and words p of popcount(rows[i][run_offset[r] + p] ^ w[r * run_words + p][j])
 //   half = (start[j] >> 1) - pop,  dot = start[j] - 2 * pop = 2 * half + (start[j] & 1)
-// and dot >= the threshold <=> half >= least[j]. start and least are moved by pattern[i] elements (if there is a
+// and dot >= the threshold <=> half >= least[j]. Start, half and least are moved by pattern[i] elements (if there is a
 // pattern): rows at the image's border have their own.
 struct XnorBlock {
   const uint32_t* const* rows;
   int64_t row_count;
   const int64_t* run_offset;
   int64_t runs, run_words;
-  const uint32_t* w;       // first panel; the next lies runs * run_words * kXnorPanel words further
-  const uint8_t* w_bytes;  // the same in the order of the byte-table variants (xnor_packed.h), or null
-  int64_t channels;        // from the first panel on, >= 1
-  const int32_t *start, *least;
-  bool even;  // every start is
+  const uint32_t* w;                    // first panel; the next lies runs * run_words * kXnorPanel words further
+  const uint8_t* w_bytes;               // the same in the order of the byte-table variants (xnor_packed.h), or null
+  int64_t channels;                     // from the first panel on, >= 1
+  const int32_t *start, *half, *least;  // half: start >> 1
+  bool even;                            // every start is
   const int64_t* pattern;
   XnorFinish finish;
 };

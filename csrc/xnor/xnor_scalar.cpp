@@ -50,8 +50,7 @@ void finish(const XnorBlock& b, int64_t i, int64_t j, int32_t pop) {
       break;
   }
   if (f.bits) {
-    const bool at_least =
-        f.by_dot ? (b.start[at] >> 1) - pop >= b.least[at] : v >= (f.threshold ? f.threshold[j] : 0.0f);
+    const bool at_least = f.by_dot ? b.half[at] - pop >= b.least[at] : v >= (f.threshold ? f.threshold[j] : 0.0f);
     const uint32_t bit = static_cast<uint32_t>(at_least) ^ (f.flip[j / 32] >> j % 32 & 1);
     uint32_t& word = f.bits[i * f.ld_bits + j / 32];
     word = (j % 32 ? word : 0) | bit << j % 32;
