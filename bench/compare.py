@@ -17,6 +17,7 @@ GEMMS = (  # m, n, k
     (1, 4096, 4096), (8, 4096, 4096), (64, 64, 64), (128, 768, 768), (1024, 1024, 1024), (2048, 2048, 2048),
     (3136, 64, 576), (49, 512, 4608),
 )  # fmt: skip
+XNOR_GEMMS = ((1024, 1024, 1024), (512, 512, 4096), (1024, 1024, 8192))
 CONVS = ((56, 64), (28, 128), (14, 256), (7, 512))  # side, channels in and out; 3x3
 
 
@@ -67,8 +68,10 @@ class Row:
         }  # fmt: skip
 
 
-def _row(kind: str, name: str, isa: str, threads: int, macs: int, call, low, full, seconds: float) -> Row:
-    limit = ours.Limit(isa)
+def _row(
+    kind: str, name: str, isa: str, threads: int, macs: int, call, low, full, seconds: float, probes=ours.PROBES
+) -> Row:
+    limit = ours.Limit(isa, probes)
     if isa == "avx2":  # oneDNN's vpmaddubsw saturates there: another result; onnxruntime cannot be held to a level
         low = {}
         full = {label: peer for label, peer in full.items() if not label.startswith("onnxruntime")}
@@ -97,6 +100,24 @@ def convs(isa: str, threads: int, seconds: float, with_peers: bool = True) -> It
         full[f"lowbit conv2d_f32 {isa}"] = ours.conv_f32(side, c, c, 3, threads, isa, rng)
         call = ours.conv(side, c, c, 3, threads, isa, rng)
         yield _row("conv2d_i8", f"{c}ch @ {side}", isa, threads, side * side * c * c * 9, call, low, full, seconds)
+
+
+def xnor(isa: str, threads: int, seconds: float, with_peers: bool = True) -> Iterator[Row]:
+    """1 bit: the products of XNOR_GEMMS, and the layers of CONVS float to float and bits to bits, beside torch float32."""
+    rng = np.random.default_rng(0)
+    for m, n, k in XNOR_GEMMS:
+        call = ours.xnor_gemm(m, n, k, threads, isa, rng)
+        name = f"GEMM {m} x {n} x {k}"
+        yield _row("xnor", name, isa, threads, m * n * k, call, {}, {}, seconds, ours.XNOR_PROBES)
+    for side, c in CONVS:
+        full = {}
+        if with_peers:
+            calls = peers.conv(side, c, c, 3, threads, rng)[1]
+            full = {label: peer for label, peer in calls.items() if label.startswith("torch")}
+        for kind in ("float", "bits"):
+            call = ours.xnor_conv(side, c, kind, threads, isa, rng)
+            name, macs = f"{c}ch @ {side}, {kind} to {kind}", side * side * c * c * 9
+            yield _row("xnor", name, isa, threads, macs, call, {}, full, seconds, ours.XNOR_PROBES)
 
 
 def whole_nets(isa: str, threads: int, seconds: float, names: list[str], with_peers: bool = True) -> Iterator[Row]:

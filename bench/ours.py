@@ -9,14 +9,15 @@ import nets
 
 Call = Callable[[], object]
 
+XNOR_PROBES = {"amx": "xnor", "avx512": "xnor"}
 PROBES = {"amx": "amx", "avx512": "vnni", "avx512_vnni": "vnni", "avx2": "avx2"}
 
 
 class Limit:
     """The best reading of the peak probe of a level; called between the rounds of a comparison."""
 
-    def __init__(self, isa: str):
-        self.kind = PROBES.get(isa)
+    def __init__(self, isa: str, probes: dict[str, str] = PROBES):
+        self.kind = probes.get(isa)
         self.macs_per_second = 0.0
         self.per_cycle = 0.0
 
@@ -57,6 +58,28 @@ def conv_f32(h: int, c: int, oc: int, kernel: int, threads: int, isa: str, rng: 
     x = rng.standard_normal((1, h, h, c), np.float32)
     w = lowbit.pack_conv_f32(rng.standard_normal((oc, kernel, kernel, c), np.float32))
     return lambda: lowbit.conv2d_f32(x, w, padding=kernel // 2, isa=isa, threads=threads)
+
+
+def xnor_gemm(m: int, n: int, k: int, threads: int, isa: str, rng: np.random.Generator) -> Call:
+    """Bits packed beforehand, int32 sums."""
+    a, b = (lowbit.pack_bits(rng.standard_normal((rows, k), np.float32)) for rows in (m, n))
+    out = np.empty((m, n), np.int32)
+    return lambda: lowbit.xnor_gemm(a, b, out=out, isa=isa, threads=threads)
+
+
+def xnor_conv(h: int, c: int, kind: str, threads: int, isa: str, rng: np.random.Generator) -> Call:
+    """3x3, padded with +1: "float" packs float32 and gives float32 (scale, bias), "bits" goes from bits to bits."""
+    x = rng.standard_normal((1, h, h, c), np.float32)
+    w = lowbit.pack_bits(rng.standard_normal((c, 3, 3, c), np.float32))
+    if kind == "bits":
+        bits, out_bits = lowbit.pack_bits(x), lowbit.pack_bits(x)
+        threshold = np.zeros(c, np.int32)
+        return lambda: lowbit.xnor_conv2d(
+            bits, w, padding=1, threshold=threshold, out_dtype="bits", out=out_bits, isa=isa, threads=threads
+        )
+    scale, bias = np.full(c, 0.01, np.float32), np.zeros(c, np.float32)
+    out = np.empty((1, h, h, c), np.float32)
+    return lambda: lowbit.xnor_conv2d(x, w, padding=1, scale=scale, bias=bias, out=out, isa=isa, threads=threads)
 
 
 _models: dict[str, object] = {}

@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--kernels", action="store_true", help="GEMM shapes and 3x3 layers")
     parser.add_argument("--nets", nargs="?", const="all", help="whole nets: all, or names with commas")
+    parser.add_argument("--xnor", action="store_true", help="1 bit: GEMM shapes and 3x3 layers, beside torch float32")
     parser.add_argument("--calls", action="store_true", help="cost of a call, entropy search, doors from C++")
     parser.add_argument("--threads", default="1,2", help="thread counts (default 1,2)")
     parser.add_argument("--isa", help="levels (default: LOWBIT_ISA or the best, and avx512 below amx)")
@@ -61,6 +62,8 @@ def measure(args: argparse.Namespace, isa: str) -> dict:
         if args.kernels:
             parts += [compare.gemms(isa, t, args.seconds, not args.no_peers)]
             parts += [compare.convs(isa, t, args.seconds, not args.no_peers)]
+        if args.xnor:
+            parts += [compare.xnor(isa, t, args.seconds, not args.no_peers)]
         if args.nets:
             parts += [compare.whole_nets(isa, t, args.seconds, names, not args.no_peers)]
         for part in parts:
@@ -73,7 +76,9 @@ def measure(args: argparse.Namespace, isa: str) -> dict:
     if args.doors:
         report["doors"] = {str(t): calls.doors(isa, t, args.doors) for t in threads}
     probes = {}
-    for kind in dict.fromkeys(["fma", "avx2", "vnni", *(["amx"] if "amx" in lowbit.isas() else [])]):
+    for kind in dict.fromkeys(
+        ["fma", "avx2", "vnni", *(["amx"] if "amx" in lowbit.isas() else []), *(["xnor"] if args.xnor else [])]
+    ):
         try:
             probes[kind] = lowbit._core.peak_probe(kind, 0.1)
         except ValueError:
@@ -116,7 +121,7 @@ def main() -> None:
         warnings.filterwarnings("ignore")
         pathlib.Path(path).write_text(json.dumps(measure(args, isa)))
         return
-    if not (args.kernels or args.nets or args.calls):
+    if not (args.kernels or args.nets or args.calls or args.xnor):
         args.kernels = args.calls = True
         args.nets = "all"
         sys.argv += ["--kernels", "--calls", "--nets"]

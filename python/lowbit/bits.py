@@ -185,6 +185,8 @@ def _float32(function: str, name: str, a: npt.ArrayLike | None) -> Array | None:
     if a is None:
         return None
     array = view(a)
+    if array.dtype == np.float32:
+        return array
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{function}: {name} is {array.dtype}, must be numbers")
     return np.ascontiguousarray(array, np.float32)
@@ -195,6 +197,8 @@ def _threshold(function: str, a: npt.ArrayLike | None) -> Array | None:
     if a is None:
         return None
     array = view(a)
+    if array.dtype == np.int32:
+        return array
     if array.dtype.kind not in "iu":
         return _float32(function, "threshold", array)
     if array.size and (int(array.min()) < -(2**31) or int(array.max()) > 2**31 - 1):
