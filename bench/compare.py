@@ -103,7 +103,7 @@ def convs(isa: str, threads: int, seconds: float, with_peers: bool = True) -> It
 
 
 def xnor(isa: str, threads: int, seconds: float, with_peers: bool = True) -> Iterator[Row]:
-    """1 bit: the products of XNOR_GEMMS, and the layers of CONVS float to float and bits to bits, beside torch float32."""
+    """1 bit: XNOR_GEMMS, and the layers of CONVS from float to float and bits to bits beside torch float32."""
     rng = np.random.default_rng(0)
     for m, n, k in XNOR_GEMMS:
         call = ours.xnor_gemm(m, n, k, threads, isa, rng)
