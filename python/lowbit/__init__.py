@@ -37,6 +37,7 @@ from lowbit.codebook import (
     unpack_indices,
 )
 from lowbit.compare import compare
+from lowbit.compression import compress
 from lowbit.data import Dataset
 from lowbit.entropy_coding import HuffmanStream, huffman_decode, huffman_encode
 from lowbit.graph.convert import convert
@@ -92,6 +93,7 @@ __all__ = [
     "codebook_decode",
     "codebook_gemm",
     "compare",
+    "compress",
     "conv2d_f32",
     "conv2d_i8",
     "convert",

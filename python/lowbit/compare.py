@@ -296,7 +296,9 @@ def describe(
         layers.append(
             LayerReport(
                 name=op["name"],
-                op="depthwise" if _is_depthwise(op, weight) else op["op"].removesuffix("_f32"),
+                op="depthwise"
+                if _is_depthwise(op, weight)
+                else op["op"].removesuffix("_f32").removesuffix("_codebook"),
                 weight=row.weights,
                 activation=row.activations,
                 output=row.output,

@@ -19,6 +19,8 @@ std::unique_ptr<Op> compile_conv2d(OpReader& reader);
 std::unique_ptr<Op> compile_gemm(OpReader& reader);
 std::unique_ptr<Op> compile_conv2d_f32(OpReader& reader);
 std::unique_ptr<Op> compile_gemm_f32(OpReader& reader);
+std::unique_ptr<Op> compile_conv2d_codebook(OpReader& reader);
+std::unique_ptr<Op> compile_gemm_codebook(OpReader& reader);
 std::unique_ptr<Op> compile_add(OpReader& reader);
 std::unique_ptr<Op> compile_mul(OpReader& reader);
 std::unique_ptr<Op> compile_lookup(OpReader& reader);
@@ -46,6 +48,8 @@ inline constexpr std::pair<std::string_view, CompileOp> kOps[] = {
     {"gemm", compile_gemm},
     {"conv2d_f32", compile_conv2d_f32},
     {"gemm_f32", compile_gemm_f32},
+    {"conv2d_codebook", compile_conv2d_codebook},
+    {"gemm_codebook", compile_gemm_codebook},
     {"add", compile_add},
     {"mul", compile_mul},
     {"lookup", compile_lookup},

@@ -11,6 +11,7 @@ import typer
 import lowbit
 from lowbit.calibration.observers import DEFAULT_METHOD
 from lowbit.cli import options as o
+from lowbit.cli.compress import compress
 from lowbit.cli.console import emit, progress, say
 from lowbit.data import parse_shard
 from lowbit.preprocessing import Preprocessing, find_preprocessing
@@ -115,7 +116,9 @@ def convert(
     images: o.ImageOptions,
     net: OnnxFile,
     output: Output,
-    recipe: Annotated[str, typer.Option(help="int8, int8-tensor, int8-affine, int8-dynamic or float32.")] = "int8",
+    recipe: Annotated[
+        str, typer.Option(help="int8, int8-tensor, int8-affine, int8-dynamic, codebook:B or float32.")
+    ] = "int8",
     calib: Annotated[
         str | None, typer.Option(help="A table (.json, TensorRT .cache), or data to calibrate with.")
     ] = None,
@@ -182,6 +185,9 @@ def convert(
         + (f", in float32: {', '.join(kept)}" if kept else ""),
         quiet=as_json,
     )
+
+
+app.command()(compress)
 
 
 @app.command()

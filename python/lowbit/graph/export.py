@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lowbit.graph import export_bits
+from lowbit.graph.codebook import float_weights, is_codebook
 from lowbit.graph.net import NHWC, Array, Perm, inverse
 from lowbit.graph.plan import Plan
 from lowbit.graph.source import import_package
@@ -171,7 +172,9 @@ class _Exporter:
             self.values[i] = _Value(entry["name"], tuple(range(len(entry["shape"]))))
         for op in data["ops"]:
             params = {role: self.plan.tensors[key] for role, key in op.get("params", {}).items()}
-            rule: Callable[..., None] = getattr(self, f"_{op['op'].removesuffix('_f32')}")
+            if is_codebook(op):
+                params["weight"] = float_weights(self.plan, op)
+            rule: Callable[..., None] = getattr(self, f"_{op['op'].removesuffix('_f32').removesuffix('_codebook')}")
             rule(op, op.get("attrs", {}), params, op["inputs"], op["outputs"][0])
         outputs = []
         for i in data["outputs"]:

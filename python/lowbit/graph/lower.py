@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lowbit.graph import pointwise_math
+from lowbit.graph.codebook import write_codebook
 from lowbit.graph.lower_bits import BitLayers
 from lowbit.graph.net import BATCH, NHWC, Array, Layer, Net, Shape, Tensor
 from lowbit.graph.plan import Plan, PlanBuilder
@@ -229,6 +230,9 @@ class Lowering:
         out = self.float_tensor(layer.name, layer.output)
         if layer.scale_map is not None:
             self._scaled_product(layer, inputs, out)
+        elif layer.is_mac and self.recipe[layer].weight == "codebook":
+            write_codebook(self.builder, layer, inputs, out, self.recipe[layer])
+            self.form[layer.output, "float"] = out
         elif layer.is_mac:
             self.builder.op(f"{layer.op}_f32", inputs, out, dict(layer.attrs), layer.params, name=layer.name)
             self.form[layer.output, "float"] = out

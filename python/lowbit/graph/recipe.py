@@ -20,12 +20,15 @@ class Recipe:
     """Precision of one layer.
 
     Attributes:
-        weight: ``int8`` (a scale per output channel), ``int8-tensor`` (one scale), ``xnor`` (+-1) or ``float32``.
+        weight: ``int8`` (a scale per output channel), ``int8-tensor`` (one scale), ``xnor`` (+-1), ``codebook`` or
+            ``float32``.
         activation: ``int8`` (symmetric), ``uint8`` (affine), ``dynamic`` (uint8, scale found at run time), ``bits`` or
         ``float32``.
         output: ``auto``, or ``float32`` to leave the layer's result unquantized.
         rounding: ``nearest_even``, ``gemmlowp`` or ``single``.
         rest: recipe of the layers that a binary one cannot apply to.
+        bits: of a code into the codebook.
+        huffman: codebook: whether the file holds codes Huffman-coded where that is smaller.
         name: what it was called.
     """
 
@@ -35,6 +38,8 @@ class Recipe:
     rounding: str = "nearest_even"
     name: str = ""
     rest: str = "float32"
+    bits: int = 8
+    huffman: bool = False
 
     @property
     def is_binary(self) -> bool:
@@ -72,18 +77,26 @@ _NAMED = {
 }
 
 
+_CODEBOOK = re.compile(r"codebook:([1-8])(/huffman)?")
+
+
 def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"recipe: {what} {value!r} is not one of {', '.join(allowed)}")
     return str(value)
 
 
+def _codebook(bits: int, huffman: bool) -> Recipe:
+    name = f"codebook:{bits}" + "/huffman" * huffman
+    return Recipe("codebook", "float32", name=name, bits=bits, huffman=huffman)
+
+
 def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -> Recipe:
     """A recipe from its name, or from a dict with ``weight``, ``activation``, ``output`` and ``rounding``.
 
     Args:
-        recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, ``xnor``, ``xnor-int8``, or a
-            dict.
+        recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, ``xnor``, ``xnor-int8``,
+            ``codebook:B`` (B = 1 to 8 bits a weight, activations in float; ``codebook:B/huffman``), or a dict.
         rounding: overrides the recipe's own rounding.
 
     Raises:
@@ -111,9 +124,10 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
         own = _one_of("rounding", recipe.get("rounding", "nearest_even"), ROUNDINGS)
         result = Recipe(weight, activation, output, own, "custom")
     elif isinstance(recipe, str):
-        if recipe not in _NAMED:
-            raise ValueError(f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, or a dict")
-        result = _NAMED[recipe]
+        codebook = _CODEBOOK.fullmatch(recipe)
+        if codebook is None and recipe not in _NAMED:
+            raise ValueError(f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, codebook:B (1 to 8), or a dict")
+        result = _NAMED[recipe] if codebook is None else _codebook(int(codebook[1]), bool(codebook[2]))
     else:
         raise TypeError(f"recipe: a name or a dict is needed, not {type(recipe).__name__}")
     return result if rounding is None else replace(result, rounding=rounding)

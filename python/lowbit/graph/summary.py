@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lowbit.graph.codebook import is_codebook, weight_shape
 from lowbit.graph.plan import Plan
 
 _SIZE = {"float32": 4, "int8": 1, "uint8": 1}
@@ -62,11 +63,21 @@ def weight_count(plan: Plan, op: dict[str, Any]) -> int:
     weight = op.get("params", {}).get("weight")
     if weight is None:
         return 0
+    if is_codebook(op):
+        return int(np.prod(weight_shape(plan, op), dtype=np.int64))
     if not op["op"].startswith("xnor"):
         return int(plan.tensors[weight].size)
     attrs = op.get("attrs", {})
     k, n = (plan.activations[i]["shape"][-1] for i in (op["inputs"][0], op["outputs"][0]))
     return int(n * k // attrs.get("groups", 1) * np.prod(attrs.get("kernel", [1])))
+
+
+def _codebook(op: dict[str, Any]) -> str:
+    """``codebook 4 bit, sparse, huffman``; empty for other operations."""
+    if not is_codebook(op):
+        return ""
+    attrs = op["attrs"]
+    return f"codebook {attrs['bits']} bit" + ", sparse" * ("gap_bits" in attrs) + ", huffman" * ("huffman" in attrs)
 
 
 def rows(plan: Plan) -> list[Row]:
@@ -81,7 +92,7 @@ def rows(plan: Plan) -> list[Row]:
         weight = params.get("weight")
         kind, macs = "", 0
         if weight is not None:
-            kind = "bits" if op["op"].startswith("xnor") else str(weight.dtype)
+            kind = "bits" if op["op"].startswith("xnor") else _codebook(op) or str(weight.dtype)
             scale = params.get("weight_scale", params.get("scale"))
             if scale is not None and scale.size > 1:
                 kind += " per channel"

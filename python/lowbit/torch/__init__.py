@@ -18,6 +18,14 @@ from lowbit.torch.activations import (
 )
 from lowbit.torch.binary import BinaryConv2d, BinaryLinear
 from lowbit.torch.blocks import BiRealBlock, XnorBlock, set_error_decay
+from lowbit.torch.compression import (
+    CodebookConv2d,
+    CodebookLinear,
+    CodebookWeight,
+    Pruner,
+    shared_weight,
+    unshared,
+)
 from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
 from lowbit.torch.estimators import (
     ap2,
@@ -61,8 +69,12 @@ __all__ = [
     "BinaryLinear",
     "BinarySteps",
     "BinaryWeight",
+    "CodebookConv2d",
+    "CodebookLinear",
+    "CodebookWeight",
     "LearnedSign",
     "Pact",
+    "Pruner",
     "ShiftAdaMax",
     "ShiftBatchNorm",
     "TernaryConv2d",
@@ -92,6 +104,7 @@ __all__ = [
     "quantize_unit",
     "refresh_batch_norm",
     "set_error_decay",
+    "shared_weight",
     "sign",
     "sign_swish",
     "squared_hinge",
@@ -101,6 +114,7 @@ __all__ = [
     "ternary_alpha",
     "ternary_codes",
     "ternary_weight",
+    "unshared",
     "xnor_alpha",
     "xnor_weight",
 ]

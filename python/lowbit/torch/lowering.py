@@ -1,6 +1,5 @@
 """Modules as ONNX networks, which ``lowbit.convert`` reads."""
 
-import copy
 import io
 import warnings
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lowbit.torch.compression import unshared
 from lowbit.torch.estimators import ap2
 from lowbit.torch.layers import BinaryWeight
 from lowbit.torch.normalization import ShiftBatchNorm
@@ -38,6 +38,7 @@ class _Shifted(nn.Module):
 @torch.no_grad()
 def frozen(module: nn.Module) -> nn.Module:
     """A copy in eval mode whose binary layers hold what they multiply by: signs and scales, no latent weights.
+    Layers with shared weights become float layers.
 
     Their parameters keep their names, so that an exported network's layers have the modules' names.
 
@@ -50,7 +51,7 @@ def frozen(module: nn.Module) -> nn.Module:
         >>> frozen(layer).weight.tolist(), [round(w, 1) for w in layer.weight[0].tolist()]
         ([[1.0, -1.0]], [0.3, -0.2])
     """
-    made = copy.deepcopy(module).eval()
+    made = unshared(module).eval()
     for parent in list(made.modules()):
         for name, child in parent.named_children():
             if isinstance(child, ShiftBatchNorm):

@@ -7,16 +7,18 @@ from typing import Any
 from torch import nn
 
 from lowbit.torch.binary import BinaryConv2d, BinaryLinear
+from lowbit.torch.compression import CodebookConv2d, CodebookLinear
 from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
 from lowbit.torch.layers import BinaryWeightConv2d, BinaryWeightLinear
 from lowbit.torch.ternary import TernaryConv2d, TernaryLinear
 from lowbit.torch.xnor import XnorConv2d, XnorLinear
 
-KINDS: dict[str, tuple[type[BinaryWeightLinear], type[BinaryWeightConv2d]]] = {
+KINDS: dict[str, tuple[type[BinaryWeightLinear | CodebookLinear], type[BinaryWeightConv2d | CodebookConv2d]]] = {
     "binary_connect": (BinaryConnectLinear, BinaryConnectConv2d),
     "binary": (BinaryLinear, BinaryConv2d),
     "xnor": (XnorLinear, XnorConv2d),
     "ternary": (TernaryLinear, TernaryConv2d),
+    "codebook": (CodebookLinear, CodebookConv2d),
 }
 
 Choice = str | None | Mapping[str, Any] | Callable[[nn.Module], nn.Module]
@@ -79,8 +81,10 @@ def _replacement(name: str, layer: nn.Module, choice: Choice) -> nn.Module:
         return layer
     if callable(choice):
         return choice(layer)
-    options = dict(choice) if isinstance(choice, Mapping) else {"layer": choice}
+    options: dict[str, Any] = dict(choice) if isinstance(choice, Mapping) else {"layer": choice}
     kind = options.pop("layer", None)
+    if isinstance(kind, str) and re.fullmatch("codebook:[1-8]", kind):
+        options["bits"], kind = int(kind[-1]), "codebook"
     if kind not in KINDS:
         raise ValueError(f"swap: {name}: {kind!r} is not one of {', '.join(KINDS)}, float32")
     linear, convolution = KINDS[kind]

@@ -1,0 +1,376 @@
+"""Deep Compression in training: pruning with retraining, and layers whose weights share a codebook.
+
+An explicit mask is applied again after every step: masking only the gradient would let momentum and weight decay move
+a pruned weight, and masking where the weight is 0 would kill every weight that passes through it.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from lowbit.compression.pruning import magnitude_mask
+from lowbit.compression.sharing import share_weights
+from lowbit.torch.layers import pair
+
+
+class Pruner:
+    """Masks of a model's ``nn.Linear`` and ``nn.Conv2d`` weights; what is pruned stays pruned.
+
+    Args:
+        model: its layers are found by name, as ``named_modules`` gives them.
+
+    Attributes:
+        masks: layer name -> bool tensor, True where a weight stays.
+
+    Source: Han, Pool, Tran, Dally 2015 (arXiv 1506.02626); Deep Compression (arXiv 1510.00149), section 2.
+
+    Example:
+        >>> import torch
+        >>> from lowbit.torch import Pruner
+        >>> net = torch.nn.Sequential(torch.nn.Linear(10, 10), torch.nn.Linear(10, 2))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        >>> pruner = Pruner(net)
+        >>> pruner.attach(optimizer)
+        >>> pruner.prune({"0": 0.2})
+        >>> net(torch.ones(4, 10)).sum().backward()
+        >>> optimizer.step()
+        >>> int((net[0].weight != 0).sum())
+        20
+    """
+
+    def __init__(self, model: nn.Module):
+        self.layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+        self.masks = {n: torch.ones_like(m.weight, dtype=torch.bool) for n, m in self.layers.items()}
+
+    def prune(self, density: float | Mapping[str, float] | None = None, *, deviations: float | None = None) -> None:
+        """Drop the smallest weights, from the masks and from the model.
+
+        Args:
+            density: share of each layer's weights to keep, or pattern (``re.fullmatch``) -> share; the first pattern
+                that matches wins, layers that none matches keep their masks.
+            deviations: instead, keep |w| >= deviations * std of the layer's surviving weights.
+
+        Raises:
+            ValueError: a pattern that matches no layer, a share outside (0, 1], weights that are not finite; named.
+        """
+        if isinstance(density, Mapping):
+            for pattern in density:
+                if not any(re.fullmatch(pattern, name) for name in self.layers):
+                    raise ValueError(f"prune: {pattern!r} matches no layer; they are {', '.join(self.layers)}")
+            shares = {n: next((d for p, d in density.items() if re.fullmatch(p, n)), None) for n in self.layers}
+        else:
+            shares = dict.fromkeys(self.layers, density)
+        for name, layer in self.layers.items():
+            if shares[name] is None and deviations is None:
+                continue
+            weight = layer.weight.detach().float().cpu().numpy()
+            mask = magnitude_mask(
+                weight,
+                density=shares[name],
+                deviations=deviations if shares[name] is None else None,
+                mask=self.masks[name].cpu().numpy(),
+                layer=name,
+            )
+            self.masks[name] = torch.from_numpy(mask).to(layer.weight.device)
+        self.apply()
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Set the pruned weights to 0."""
+        for name, layer in self.layers.items():
+            layer.weight.mul_(self.masks[name])
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Apply the masks after each of the optimiser's steps, so that momentum cannot revive a weight."""
+        optimizer.register_step_post_hook(lambda *_: self.apply())
+
+    def densities(self) -> dict[str, float]:
+        """Share of the weights that are left, by layer."""
+        return {name: mask.float().mean().item() for name, mask in self.masks.items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The masks."""
+        return dict(self.masks)
+
+    def load_state_dict(self, masks: Mapping[str, Tensor]) -> None:
+        """Take masks over and apply them.
+
+        Raises:
+            ValueError: they are not for these layers.
+        """
+        found = {name: mask.shape for name, mask in masks.items()}
+        wanted = {name: mask.shape for name, mask in self.masks.items()}
+        if found != wanted:
+            raise ValueError(f"Pruner: masks {found} are not for layers {wanted}")
+        self.masks = {name: mask.to(self.masks[name]) for name, mask in masks.items()}
+        self.apply()
+
+
+class _Shared(torch.autograd.Function):
+    """codebook[codes]; the gradient of an entry is the sum over its weights."""
+
+    @staticmethod
+    def forward(ctx: Any, codebook: Tensor, codes: Tensor, pinned: bool) -> Tensor:
+        ctx.save_for_backward(codes)
+        ctx.entries, ctx.pinned = codebook.numel(), pinned
+        return codebook.gather(0, codes.reshape(-1).long()).view(codes.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (codes,) = ctx.saved_tensors
+        flat = codes.reshape(-1).long()
+        out = torch.bincount(flat, gradient.reshape(-1).double(), minlength=ctx.entries).to(gradient.dtype)
+        if ctx.pinned:
+            out[0] = 0
+        return out, None, None
+
+
+def shared_weight(codebook: Tensor, codes: Tensor, pinned: bool = False) -> Tensor:
+    """Weights ``codebook[codes]``, differentiable in the codebook: ``dL/dC_k = sum_ij dL/dW_ij [I_ij = k]``.
+
+    Args:
+        codebook: (k,) real.
+        codes: uint8, shape of the weights, all below k.
+        pinned: entry 0 stands for pruned weights: its gradient is 0.
+
+    Source: Deep Compression (arXiv 1510.00149), section 3.3.
+
+    Example:
+        >>> import torch
+        >>> from lowbit.torch import shared_weight
+        >>> codebook = torch.tensor([0.0, 0.5], requires_grad=True)
+        >>> w = shared_weight(codebook, torch.tensor([1, 0, 1], dtype=torch.uint8))
+        >>> (w * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
+        >>> codebook.grad
+        tensor([2., 5.])
+    """
+    weight: Tensor = _Shared.apply(codebook, codes, pinned)
+    return weight
+
+
+class CodebookWeight(nn.Module):
+    """A layer whose weight is ``codebook[codes]``: only the codebook (and the bias) learns.
+
+    Attributes:
+        codebook: parameter (k,), k <= 2**bits; entry 0 is 0.0 and stays so where ``pinned``.
+        codes: uint8 buffer of the weight's shape.
+        bits: of a code.
+        pinned: code 0 stands for pruned weights.
+    """
+
+    codebook: Tensor
+    codes: Tensor
+    bits: int
+    pinned: bool
+
+    @property
+    def shared(self) -> Tensor:
+        """The weight, differentiable in the codebook."""
+        return shared_weight(self.codebook, self.codes, self.pinned)
+
+    def _share(self, weight: Tensor, bits: int, init: str, mask: Tensor | None) -> None:
+        """Cluster a float weight; without a mask its zeros count as pruned where it has any."""
+        array = weight.detach().float().cpu().numpy()
+        alive = array != 0 if mask is None else mask.cpu().numpy()
+        self.pinned = not bool(alive.all())
+        codebook, codes = share_weights(array, bits, mask=alive if self.pinned else None, init=init)
+        del self._parameters["weight"]
+        self.bits = bits
+        self.codebook = nn.Parameter(torch.from_numpy(codebook).to(weight))
+        self.register_buffer("codes", torch.from_numpy(codes).to(weight.device))
+
+    def to_float(self) -> nn.Module:
+        """A float layer with these weights."""
+        raise NotImplementedError
+
+    def _unshare(self, layer: nn.Linear | nn.Conv2d) -> None:
+        layer.weight = nn.Parameter(self.shared.detach().clone())
+        layer.bias = self.bias  # type: ignore[assignment]
+        layer.train(self.training)
+
+
+class CodebookLinear(CodebookWeight, nn.Linear):
+    """``nn.Linear`` with shared weights, made by :meth:`from_float`.
+
+    Source: Deep Compression (arXiv 1510.00149), section 3.
+
+    Example:
+        >>> import torch
+        >>> from lowbit.torch import CodebookLinear
+        >>> layer = CodebookLinear.from_float(torch.nn.Linear(64, 64), bits=2)
+        >>> layer.codebook.shape, layer(torch.ones(1, 64)).shape
+        (torch.Size([4]), torch.Size([1, 64]))
+    """
+
+    @classmethod
+    def from_float(cls, layer: nn.Linear, bits: int = 4, init: str = "linear", mask: Tensor | None = None) -> Self:
+        """Share a float layer's weights.
+
+        Args:
+            layer: zeros among its weights count as pruned.
+            bits: 1 to 8.
+            init: of k-means, see ``lowbit.kmeans1d``.
+            mask: True where a weight survived; default where it is not 0.
+
+        Raises:
+            ValueError: see ``lowbit.compression.share_weights``.
+        """
+        made = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        made._share(layer.weight, bits, init, mask)
+        made.bias = layer.bias
+        return made.train(layer.training)
+
+    def to_float(self) -> nn.Linear:
+        """``nn.Linear`` with these weights."""
+        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        self._unshare(layer)
+        return layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return F.linear(input, self.shared, self.bias)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        return f"{nn.Linear.extra_repr(self)}, bits={self.bits}, entries={self.codebook.numel()}"
+
+
+C = TypeVar("C", bound=nn.Conv2d)
+
+
+def _like(kind: type[C], layer: nn.Conv2d) -> C:
+    """A convolution of that kind with the layer's geometry, without weights."""
+    return kind(
+        layer.in_channels,
+        layer.out_channels,
+        pair(layer.kernel_size),
+        pair(layer.stride),
+        layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
+        pair(layer.dilation),
+        layer.groups,
+        layer.bias is not None,
+        device="meta",
+    )
+
+
+class CodebookConv2d(CodebookWeight, nn.Conv2d):
+    """``nn.Conv2d`` with shared weights, made by :meth:`from_float`.
+
+    Source: Deep Compression (arXiv 1510.00149), section 3.
+
+    Example:
+        >>> import torch
+        >>> from lowbit.torch import CodebookConv2d
+        >>> layer = CodebookConv2d.from_float(torch.nn.Conv2d(1, 8, 5), bits=3)
+        >>> layer(torch.ones(1, 1, 28, 28)).shape
+        torch.Size([1, 8, 24, 24])
+    """
+
+    @classmethod
+    def from_float(cls, layer: nn.Conv2d, bits: int = 8, init: str = "linear", mask: Tensor | None = None) -> Self:
+        """Share a float layer's weights; see :meth:`CodebookLinear.from_float`.
+
+        Raises:
+            ValueError: see ``lowbit.compression.share_weights``; or the layer's padding_mode is not ``zeros``.
+        """
+        if layer.padding_mode != "zeros":
+            raise ValueError(f"{cls.__name__}: padding_mode {layer.padding_mode!r} is not 'zeros'")
+        made = _like(cls, layer)
+        made._share(layer.weight, bits, init, mask)
+        made.bias = layer.bias
+        return made.train(layer.training)
+
+    def to_float(self) -> nn.Conv2d:
+        """``nn.Conv2d`` with these weights."""
+        layer = _like(nn.Conv2d, self)
+        self._unshare(layer)
+        return layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, oc, h', w')."""
+        return F.conv2d(input, self.shared, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        return f"{nn.Conv2d.extra_repr(self)}, bits={self.bits}, entries={self.codebook.numel()}"
+
+
+def unshared(model: nn.Module) -> nn.Module:
+    """A copy whose codebook layers are float layers with the same weights.
+
+    Example:
+        >>> import torch
+        >>> from lowbit.torch import swap, unshared
+        >>> net = swap(torch.nn.Sequential(torch.nn.Linear(8, 8)), {"0": "codebook:2"})
+        >>> type(unshared(net)[0]).__name__, unshared(net)[0].weight.unique().numel()
+        ('Linear', 4)
+    """
+    made = copy.deepcopy(model)
+    for parent in list(made.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, CodebookWeight):
+                setattr(parent, name, child.to_float())
+    return made.to_float() if isinstance(made, CodebookWeight) else made
+
+
+def compress_module(
+    model: nn.Module,
+    sparsity: float | Mapping[str, float] | None,
+    bits: int | Mapping[str, int],
+    finetune: Callable[[nn.Module, str], None],
+    init: str = "linear",
+) -> nn.Module:
+    """Prune, retrain, share, fine-tune: a copy of a module, in float, whose weights take few values.
+
+    Args:
+        model: unchanged.
+        sparsity: share of weights to drop, or layer pattern -> share, as in ``lowbit.compress``.
+        bits: of a code, or layer pattern -> bits.
+        finetune: called with the module and ``"prune"``, then ``"codebook"``; it may make an optimiser of its own.
+        init: of k-means.
+
+    Raises:
+        ValueError: see :class:`Pruner` and :func:`lowbit.torch.swap`.
+    """
+    model = copy.deepcopy(model)
+    if sparsity:
+        pruner = Pruner(model)
+        shares = _by_name(sparsity, pruner.layers)
+        pruner.prune({re.escape(name): 1 - share for name, share in shares.items()})
+        hook = register_optimizer_step_post_hook(lambda *_: pruner.apply())
+        try:
+            finetune(model, "prune")
+        finally:
+            hook.remove()
+        pruner.apply()
+    layers = {n: m for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
+    choices = {re.escape(n): {"layer": "codebook", "bits": b, "init": init} for n, b in _by_name(bits, layers).items()}
+    from lowbit.torch.swapping import swap
+
+    model = swap(model, choices)
+    finetune(model, "codebook")
+    return unshared(model)
+
+
+_ONNX = {"Conv": nn.Conv2d, "Gemm": nn.Linear, "MatMul": nn.Linear}
+
+
+def _by_name(given: Any, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """The value of every layer that a pattern, or one value for all, gives one."""
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(layers, given)
+
+    def matches(pattern: str, name: str, layer: nn.Module) -> bool:
+        kind = pattern.removeprefix("op:")
+        if kind in _ONNX:
+            return isinstance(layer, _ONNX[kind])
+        return type(layer).__name__ == kind or re.fullmatch(pattern, name) is not None
+
+    found = {n: next((v for p, v in given.items() if matches(p, n, m)), None) for n, m in layers.items()}
+    return {name: value for name, value in found.items() if value is not None}
