@@ -297,9 +297,7 @@ def describe(
         layers.append(
             LayerReport(
                 name=op["name"],
-                op="depthwise"
-                if _is_depthwise(op, weight)
-                else op["op"].removesuffix("_f32").removesuffix("_codebook"),
+                op="depthwise" if _is_depthwise(op, weight) else re.sub("_(f32|codebook)$", "", op["op"]),
                 weight=row.weights,
                 activation=row.activations,
                 output=row.output,
