@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowbit
+from test_gemm_f32 import before_guard_page
 
 LEVELS = lowbit.isas()
 CHANNELS = [1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 100, 127, 129, 256, 257]
@@ -268,3 +269,21 @@ def test_errors_name_what_disagrees():
         lowbit.xnor_conv2d(x, w, out_dtype="bits", out=np.zeros(3, np.uint32))
     with pytest.raises(ValueError, match="unknown level"):
         lowbit.xnor_gemm(a, a, isa="sse9")
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+def test_nothing_is_read_past_the_end(isa):
+    """Inputs whose last byte is the last readable one."""
+    rng = np.random.default_rng(8)
+    for c, oc, kernel in [(1, 5, 1), (33, 70, 1), (64, 64, 3), (100, 17, 3), (96, 50, 2)]:
+        x, scale = rng.standard_normal((1, 5, 6, c)).astype(np.float32), rng.random(oc).astype(np.float32)
+        w, guarded = lowbit.pack_bits(signs(rng, oc, kernel, kernel, c)), before_guard_page(x)
+        words = before_guard_page(lowbit.pack_bits(guarded, isa=isa).words.view(np.float32)).view(np.uint32)
+        bits = lowbit.PackedBits(words, c)
+        np.testing.assert_array_equal(lowbit.unpack_bits(bits, isa=isa), np.where(x >= 0, 1, -1))
+        y = lowbit.xnor_conv2d(bits, w, scale=before_guard_page(scale), isa=isa)
+        residual = before_guard_page(y)
+        expected = lowbit.xnor_conv2d(x, w, scale=scale, residual=y, isa="scalar")
+        np.testing.assert_array_equal(lowbit.xnor_conv2d(x, w, scale=scale, residual=residual, isa=isa), expected)
+        pooled = lowbit.max_pool_bits(bits, 2, isa=isa)
+        assert pooled.shape == (1, 2, 3, c)
