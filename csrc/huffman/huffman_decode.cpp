@@ -48,52 +48,69 @@ struct Fault {
 
 int64_t whole_vectors(int64_t n) { return (n + 63) / 64 * 64; }
 
-// Nodes write to two buffers in turn, by depth. A node's bytes begin where those of its leftmost complete subtree do;
-// these lie one behind the other, on 64-byte boundaries, so that siblings never meet.
+// A chunk's tree on its way up.
+struct PivotWalk {
+  PivotWalk(const PivotDecoder& decoder, const PivotTree& t) : run(decoder), tree(t) {}
+  const PivotDecoder& run;
+  const PivotTree& tree;
+  int64_t sizes[512];        // of the nodes' bytes
+  const uint8_t* data[512];  // of the nodes in the stream
+
+  // Writes the bytes of node i to out, its children's to scratch from `top` on. Small nodes so use the same scratch
+  // again and again, and find it in the L1 cache.
+  void gather(int i, uint8_t* out, uint8_t* top) const {
+    const PivotNode& node = tree.nodes[i];
+    if (sizes[i] == 0) return;
+    if (!node.right) {
+      run.flat(data[i], sizes[i], node.width, tree.tables[i].data(), out);
+      return;
+    }
+    uint8_t* right = top;
+    top += whole_vectors(sizes[node.right]);
+    gather(node.right, right, top);
+    if (const PivotNode& left = tree.nodes[i + 1]; !left.right && left.width == 0) {
+      run.merge_leaf(data[i], sizes[i], tree.byte_of_rank[left.first], right, out);
+      return;
+    }
+    uint8_t* left = top;
+    top += whole_vectors(sizes[i + 1]);
+    gather(i + 1, left, top);
+    run.merge(data[i], sizes[i], left, right, out);
+  }
+
+  // Scratch that gather needs, node for node.
+  int64_t room() const {
+    int64_t rooms[512];
+    for (int i = tree.count - 1; i >= 0; --i) {
+      const int right = tree.nodes[i].right;
+      rooms[i] = 0;
+      if (!right) continue;
+      const int64_t at = whole_vectors(sizes[right]);
+      rooms[i] = at + std::max(rooms[right], whole_vectors(sizes[i + 1]) + rooms[i + 1]);
+    }
+    return rooms[0] + kReadBehind;
+  }
+};
+
 Fault decode_pivot(const PivotDecoder& run, const PivotTree& tree, const uint8_t* bytes, int64_t size, int64_t n,
                    uint8_t* out) {
-  struct State {
-    int64_t n, offset;
-    const uint8_t* data;
-  };
-  State states[512];
-  states[0].n = n;
+  PivotWalk walk(run, tree);
+  walk.sizes[0] = n;
   const uint8_t *at = bytes, *end = bytes + size;
-  int64_t offset = 0;
   for (int i = 0; i < tree.count; ++i) {
     const PivotNode& node = tree.nodes[i];
-    State& s = states[i];
-    s.offset = offset;
-    s.data = at;
-    const int64_t need = node.right ? (s.n + 7) / 8 : flat_bytes(s.n, node.width);
+    const int64_t count = walk.sizes[i];
+    const int64_t need = node.right ? (count + 7) / 8 : flat_bytes(count, node.width);
     if (need > end - at) return {"cut off", size};
-    at += need;
-    if (!node.right) {
-      offset += whole_vectors(s.n);
-      continue;
+    walk.data[i] = at;
+    if (node.right) {
+      walk.sizes[node.right] = run.count_ones(at, count);
+      walk.sizes[i + 1] = count - walk.sizes[node.right];
     }
-    states[node.right].n = run.count_ones(s.data, s.n);
-    states[i + 1].n = s.n - states[node.right].n;
+    at += need;
   }
   if (at != end) return {"bytes behind its last code", at - bytes};
-
-  const int64_t room = offset + kReadBehind;
-  uint8_t* lists = scratch<uint8_t>(ScratchSlot::huffman_lists, static_cast<size_t>(2 * room));
-  const auto list = [&](int i) {
-    return tree.nodes[i].depth == 0 ? out : lists + (tree.nodes[i].depth & 1) * room + states[i].offset;
-  };
-  for (int i = tree.count - 1; i >= 0; --i) {
-    const PivotNode& node = tree.nodes[i];
-    const State& s = states[i];
-    if (s.n == 0) continue;
-    if (!node.right) {
-      if (node.width) run.flat(s.data, s.n, node.width, tree.tables[i].data(), list(i));
-    } else if (const PivotNode& left = tree.nodes[i + 1]; !left.right && left.width == 0) {
-      run.merge_leaf(s.data, s.n, tree.byte_of_rank[left.first], list(node.right), list(i));
-    } else {
-      run.merge(s.data, s.n, list(i + 1), list(node.right), list(i));
-    }
-  }
+  walk.gather(0, out, scratch<uint8_t>(ScratchSlot::huffman_lists, static_cast<size_t>(walk.room())));
   return {};
 }
 

@@ -8,6 +8,7 @@
 
 #include "huffman/huffman_format.h"
 #include "huffman/huffman_kernel.h"
+#include "huffman/pivot_lengths.h"
 #include "huffman/pivot_tree.h"
 #include "huffman/stream_codes.h"
 #include "lowbit/huffman.h"
@@ -19,14 +20,27 @@
 namespace lowbit {
 namespace {
 
-constexpr Variant<const PivotEncoder*> kPivotEncoders[] = {
+struct Encoder {
+  const PivotEncoder* pivot;
+  const PivotDecoder* decoder;  // for its checksum
+};
+constexpr Encoder kScalar{&pivot_encoder_scalar, &pivot_decoder_scalar};
 #if LOWBIT_X86
-    {Isa::avx512, &pivot_encoder_avx512},
+constexpr Encoder kAvx2{&pivot_encoder_scalar, &pivot_decoder_avx2};
+constexpr Encoder kAvx512{&pivot_encoder_avx512, &pivot_decoder_avx512};
 #endif
-    {Isa::scalar, &pivot_encoder_scalar}};
+
+constexpr Variant<const Encoder*> kEncoders[] = {
+#if LOWBIT_X86
+    {Isa::avx512, &kAvx512},
+    {Isa::avx2, &kAvx2},
+#endif
+    {Isa::scalar, &kScalar}};
 
 // Longer codes would need a table that does not fit the L1 cache; the pivot layout has no table.
 constexpr int kStreamsLimit = 12;
+// The search for lengths takes about 0.1 ms.
+constexpr int64_t kWorthSearching = 32768;
 
 using Counts32 = std::array<uint32_t, 256>;
 
@@ -67,17 +81,23 @@ struct Source {
   int64_t size_of(int64_t i) const { return std::min(chunk, n - i * chunk); }
 };
 
+template <int kPack>
+void pack_full_bytes(const uint8_t* symbols, int64_t bytes, uint8_t* out) {
+  for (int64_t i = 0; i < bytes; ++i, symbols += kPack) {
+    unsigned byte = 0;
+    for (int j = 0; j < kPack; ++j) byte |= unsigned{symbols[j]} << (j * (8 / kPack));
+    out[i] = static_cast<uint8_t>(byte);
+  }
+}
+
 std::vector<uint8_t> packed(const uint8_t* symbols, int64_t n, int pack, int threads) {
   std::vector<uint8_t> out(static_cast<size_t>((n + pack - 1) / pack));
-  const int bits = 8 / pack;
-  parallel_for(threads, static_cast<int64_t>(out.size()), 4096, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      unsigned byte = 0;
-      for (int64_t j = 0; j < std::min<int64_t>(pack, n - i * pack); ++j)
-        byte |= unsigned{symbols[i * pack + j]} << (j * bits);
-      out[static_cast<size_t>(i)] = static_cast<uint8_t>(byte);
-    }
-  });
+  const auto run = pack == 2 ? pack_full_bytes<2> : pack == 4 ? pack_full_bytes<4> : pack_full_bytes<8>;
+  parallel_for(threads, n / pack, 4096,
+               [&](int64_t begin, int64_t end) { run(symbols + begin * pack, end - begin, out.data() + begin); });
+  for (int64_t i = n / pack * pack; i < n; ++i) {
+    out.back() = static_cast<uint8_t>(out.back() | symbols[i] << (i % pack * (8 / pack)));
+  }
   return out;
 }
 
@@ -163,7 +183,7 @@ std::vector<std::byte> huffman_encode(const uint8_t* symbols, std::span<const in
   if (pack != 0 && pack != 1 && pack != 2 && pack != 4 && pack != 8) fail("pack is " + std::to_string(pack));
   threads = resolve_threads(threads);
   const int limit = h.layout == HuffmanLayout::pivot ? kMaxCodeLength : kStreamsLimit;
-  const PivotEncoder& run = *pick(kPivotEncoders, isa);
+  const Encoder& run = *pick(kEncoders, isa);
 
   Source source(symbols, h.symbols, h.chunk, threads);
   int largest = 255;
@@ -194,7 +214,10 @@ std::vector<std::byte> huffman_encode(const uint8_t* symbols, std::span<const in
   h.chunks.resize(static_cast<size_t>(chunks));
   const bool alone = std::count(h.lengths.begin(), h.lengths.end(), 0) >= 255;
   std::optional<PivotTree> tree;
-  if (!alone && h.layout == HuffmanLayout::pivot) tree.emplace(h.lengths);
+  if (!alone && h.layout == HuffmanLayout::pivot) {
+    if (source.n >= kWorthSearching) h.lengths = pivot_lengths(source.total, h.lengths, chunks);
+    tree.emplace(h.lengths);
+  }
   const std::array<uint16_t, 256> codes = stream_codes(h.lengths);
   std::vector<std::byte> payload(static_cast<size_t>(source.n));
   parallel_for(threads, chunks, 1, [&](int64_t begin, int64_t end) {
@@ -206,13 +229,13 @@ std::vector<std::byte> huffman_encode(const uint8_t* symbols, std::span<const in
       uint8_t* coded = scratch<uint8_t>(ScratchSlot::huffman_bytes, static_cast<size_t>(2 * n + 8192));
       const Counts32& counts = source.counts[static_cast<size_t>(i)];
       const int64_t size = alone  ? 0
-                           : tree ? encode_pivot(run, *tree, bytes, n, counts, coded)
+                           : tree ? encode_pivot(*run.pivot, *tree, bytes, n, counts, coded)
                                   : encode_streams(codes, h.lengths, bytes, n, coded);
       c.stored = size >= n;
       c.size = static_cast<uint32_t>(c.stored ? n : size);
       auto* to = reinterpret_cast<uint8_t*>(payload.data()) + i * h.chunk;
       std::memcpy(to, c.stored ? bytes : coded, c.size);
-      c.checksum = pivot_decoder_scalar.checksum(to, c.size);
+      c.checksum = run.decoder->checksum(to, c.size);
     }
   });
   if (std::all_of(h.chunks.begin(), h.chunks.end(), [](const HuffmanChunk& c) { return c.stored; })) h.lengths = {};

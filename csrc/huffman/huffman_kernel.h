@@ -13,8 +13,9 @@ constexpr int kStreams = 8;          // of a chunk in the streams layout
 constexpr int kChecksumLanes = 64;   // of 4 bytes
 constexpr int kMaxStreamTableBits = 15;
 
-// Bytes of n codes of `bits` bits: blocks of 512, of which the last has ceil(codes / 8) lanes.
+// Bytes of n codes of `bits` bits: a bitmap, or blocks of 512, of which the last has ceil(codes / 8) lanes.
 static inline int64_t flat_bytes(int64_t n, int bits) {
+  if (bits == 1) return (n + 7) / 8;
   return (n / kFlatBlock * (kFlatBlock / 8) + (n % kFlatBlock + 7) / 8) * bits;
 }
 

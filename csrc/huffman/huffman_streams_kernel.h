@@ -1,4 +1,5 @@
-// The loop of the streams layout, which the levels compile with and without BMI2.
+// The loop of the streams layout, which the levels compile with and without BMI2. All eight streams take turns, so that
+// a look-up's latency is hidden by seven others: with four, 1.25 G symbols/s of 7 bits instead of 1.85.
 #pragma once
 
 #include <cstring>
@@ -9,83 +10,110 @@
 
 namespace lowbit {
 
-struct StreamCursor {
-  const uint8_t* bytes;
-  int64_t end;  // bytes of the stream
-  int64_t bit;  // consumed
-  uint8_t *out, *out_end;
+struct StreamCursors {
+  const uint8_t* bytes[kStreams];
+  int64_t end[kStreams];  // bytes of the stream
+  int64_t bit[kStreams];  // consumed
+  uint8_t *out[kStreams], *out_end[kStreams];
 };
 
-static LOWBIT_ALWAYS_INLINE uint64_t next_bits(const StreamCursor& s) {  // at least 57
-  uint64_t word;
-  std::memcpy(&word, s.bytes + (s.bit >> 3), 8);
-  return word >> (s.bit & 7);
+static LOWBIT_ALWAYS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// How often every stream may read 8 bytes at its place, consume `bits` bits and give up to `bytes` bytes, `behind` more
+// being written behind them.
+static LOWBIT_ALWAYS_INLINE int64_t safe_rounds(const StreamCursors& c, int bits, int bytes, int behind) {
+  int64_t rounds = INT64_MAX;
+  for (int s = 0; s < kStreams; ++s) {
+    const int64_t bits_left = 8 * (c.end[s] - 8) - c.bit[s], room = c.out_end[s] - c.out[s] - behind;
+    rounds = least(rounds, least(bits_left < 0 ? 0 : bits_left / bits, room < 0 ? 0 : room / bytes));
+  }
+  return rounds;
 }
 
-static LOWBIT_ALWAYS_INLINE bool streams_loop(const StreamsChunk& c) {
-  StreamCursor streams[kStreams];
-  for (int s = 0; s < kStreams; ++s) {
-    const int64_t first = s * c.segment < c.n ? s * c.segment : c.n;
-    const int64_t last = (s + 1) * c.segment < c.n ? (s + 1) * c.segment : c.n;
-    streams[s] = {c.bytes + c.offset[s], c.offset[s + 1] - c.offset[s], 0, c.out + first, c.out + last};
-  }
-  const uint64_t mask = (uint64_t{1} << c.table_bits) - 1;
-  const uint16_t* table = c.table;
-  const uint64_t* multi = c.multi_table;
-  for (int group = 0; group < kStreams; group += 4) {
-    StreamCursor* a = streams + group;
-    const auto ready = [&](int64_t room) {
-      bool yes = true;
-      for (int s = 0; s < 4; ++s) yes &= (a[s].bit >> 3) + 8 <= a[s].end && a[s].out_end - a[s].out >= room;
-      return yes;
-    };
-    if (multi) {
-      while (ready(32)) {  // four look-ups of at most 12 bits; each writes 8 bytes, of which up to six count
-#pragma GCC unroll 4
-        for (int s = 0; s < 4; ++s) {
-          uint64_t bits = next_bits(a[s]);
-#pragma GCC unroll 4
-          for (int k = 0; k < 4; ++k) {
-            const uint64_t entry = multi[bits & mask];
-            const uint64_t symbols = entry >> 16;
-            std::memcpy(a[s].out, &symbols, 8);
-            a[s].out += entry >> 8 & 0xff;
-            a[s].bit += static_cast<int64_t>(entry & 0xff);
-            bits >>= entry & 63;
-          }
-        }
-      }
-    }
-    while (ready(3)) {  // three codes of at most 15 bits
-#pragma GCC unroll 4
-      for (int s = 0; s < 4; ++s) {
-        uint64_t bits = next_bits(a[s]);
+static LOWBIT_ALWAYS_INLINE uint64_t next_bits(const StreamCursors& c, int s) {  // at least 57
+  uint64_t word;
+  std::memcpy(&word, c.bytes[s] + (c.bit[s] >> 3), 8);
+  return word >> (c.bit[s] & 7);
+}
+
+// Rounds of kCodes look-ups of one byte each.
+template <int kCodes>
+static LOWBIT_ALWAYS_INLINE void single_rounds(const StreamsChunk& chunk, StreamCursors& c) {
+  const uint64_t mask = (uint64_t{1} << chunk.table_bits) - 1;
+  const uint16_t* table = chunk.table;
+  for (int64_t rounds; (rounds = safe_rounds(c, kCodes * chunk.table_bits, kCodes, 0)) > 0;) {
+    for (; rounds > 0; --rounds) {
+#pragma GCC unroll 8
+      for (int s = 0; s < kStreams; ++s) {
+        uint64_t bits = next_bits(c, s);
         uint32_t used = 0;
-#pragma GCC unroll 3
-        for (int k = 0; k < 3; ++k) {
+#pragma GCC unroll 4
+        for (int k = 0; k < kCodes; ++k) {
           const uint32_t entry = table[bits & mask];
-          a[s].out[k] = static_cast<uint8_t>(entry >> 8);
+          c.out[s][k] = static_cast<uint8_t>(entry >> 8);
           used += entry & 0xff;
           bits >>= entry & 63;
         }
-        a[s].out += 3;
-        a[s].bit += used;
+        c.out[s] += kCodes;
+        c.bit[s] += used;
       }
     }
   }
-  bool good = true;
-  for (StreamCursor& s : streams) {
-    while (s.out < s.out_end) {
-      uint32_t bits = 0;
-      for (int b = 0; b < 3; ++b) {
-        const int64_t at = (s.bit >> 3) + b;
-        if (at < s.end) bits |= uint32_t{s.bytes[at]} << (8 * b);
+}
+
+// Rounds of four look-ups of at most 12 bits, each of which writes eight bytes; up to six of them count.
+static LOWBIT_ALWAYS_INLINE void multi_rounds(const StreamsChunk& chunk, StreamCursors& c) {
+  const uint64_t mask = (uint64_t{1} << chunk.table_bits) - 1;
+  const uint64_t* table = chunk.multi_table;
+  for (int64_t rounds; (rounds = safe_rounds(c, 4 * chunk.table_bits, 24, 2)) > 0;) {
+    for (; rounds > 0; --rounds) {
+#pragma GCC unroll 8
+      for (int s = 0; s < kStreams; ++s) {
+        uint64_t bits = next_bits(c, s), used = 0;
+        uint8_t* out = c.out[s];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+          const uint64_t entry = table[bits & mask], symbols = entry >> 16;
+          std::memcpy(out, &symbols, 8);
+          out += entry >> 8 & 0xff;
+          used += entry & 0xff;
+          bits >>= entry & 63;
+        }
+        c.out[s] = out;
+        c.bit[s] += static_cast<int64_t>(used);
       }
-      const uint32_t entry = table[bits >> (s.bit & 7) & mask];
-      *s.out++ = static_cast<uint8_t>(entry >> 8);
-      s.bit += entry & 0xff;
     }
-    good &= (s.bit + 7) >> 3 == s.end;
+  }
+}
+
+static LOWBIT_ALWAYS_INLINE bool streams_loop(const StreamsChunk& chunk) {
+  StreamCursors c;
+  for (int s = 0; s < kStreams; ++s) {
+    c.bytes[s] = chunk.bytes + chunk.offset[s];
+    c.end[s] = chunk.offset[s + 1] - chunk.offset[s];
+    c.bit[s] = 0;
+    c.out[s] = chunk.out + least(s * chunk.segment, chunk.n);
+    c.out_end[s] = chunk.out + least((s + 1) * chunk.segment, chunk.n);
+  }
+  if (chunk.multi_table) multi_rounds(chunk, c);
+  if (chunk.table_bits <= 14) {
+    single_rounds<4>(chunk, c);
+  } else {
+    single_rounds<3>(chunk, c);
+  }
+  const uint32_t mask = (1u << chunk.table_bits) - 1;
+  bool good = true;
+  for (int s = 0; s < kStreams; ++s) {
+    while (c.out[s] < c.out_end[s]) {
+      uint32_t bits = 0;
+      for (int64_t b = 0, at = c.bit[s] >> 3; b < 3 && at + b < c.end[s]; ++b) {
+        bits |= uint32_t{c.bytes[s][at + b]} << (8 * b);
+      }
+      const uint32_t entry = chunk.table[bits >> (c.bit[s] & 7) & mask];
+      *c.out[s]++ = static_cast<uint8_t>(entry >> 8);
+      c.bit[s] += entry & 0xff;
+    }
+    good &= (c.bit[s] + 7) >> 3 == c.end[s];
   }
   return good;
 }

@@ -175,20 +175,54 @@ static void flat_of(const uint8_t* codes, int64_t n, const uint8_t* table, uint8
   }
 }
 
+static void flat_pair(const uint8_t* bits, int64_t n, const uint8_t* table, uint8_t* out) {
+  const __m256i spread =
+      _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+  const __m256i own_bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201u));
+  const __m256i zero = _mm256_set1_epi8(static_cast<char>(table[0]));
+  const __m256i one = _mm256_set1_epi8(static_cast<char>(table[1]));
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    uint32_t word;
+    memcpy(&word, bits + i / 8, 4);
+    const __m256i bytes =
+        _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(word)), spread), own_bit);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i),
+                        _mm256_blendv_epi8(zero, one, _mm256_cmpeq_epi8(bytes, own_bit)));
+  }
+  for (; i < n; ++i) out[i] = table[bits[i / 8] >> (i % 8) & 1];
+}
+
 static void flat(const uint8_t* codes, int64_t n, int width, const uint8_t* table, uint8_t* out) {
   using Fn = void (*)(const uint8_t*, int64_t, const uint8_t*, uint8_t*);
-  static constexpr Fn kByWidth[] = {flat_of<1>, flat_of<2>, flat_of<3>, flat_of<4>, flat_of<5>, flat_of<6>};
+  static constexpr Fn kByWidth[] = {flat_pair, flat_of<2>, flat_of<3>, flat_of<4>, flat_of<5>, flat_of<6>};
   kByWidth[width - 1](codes, n, table, out);
 }
 
+// Each byte is widened, and shifted copies of its halves put beside each other.
 static void unpack(const uint8_t* packed, int64_t n, int pack, uint8_t* out) {
-  const uint64_t fields = pack == 2 ? 0x0f0f : pack == 4 ? 0x03030303 : 0x0101010101010101;
+  const int bits = 8 / pack;
   int64_t i = 0;
-  for (; i + pack <= n; i += pack) {  // pdep puts one field into each byte
-    const uint64_t spread = _pdep_u64(*packed++, fields);
-    memcpy(out + i, &spread, static_cast<size_t>(pack));
+  if (pack == 2) {
+    for (; i + 32 <= n; i += 32, packed += 16) {
+      const __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i),
+                          _mm256_and_si256(_mm256_or_si256(v, _mm256_slli_epi16(v, 4)), _mm256_set1_epi8(15)));
+    }
+  } else if (pack == 4) {
+    for (; i + 32 <= n; i += 32, packed += 8) {
+      __m256i v = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(packed)));
+      v = _mm256_or_si256(v, _mm256_slli_epi32(v, 12));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i),
+                          _mm256_and_si256(_mm256_or_si256(v, _mm256_slli_epi32(v, 6)), _mm256_set1_epi8(3)));
+    }
+  } else {
+    const uint8_t zero_one[2] = {0, 1};
+    flat_pair(packed, n, zero_one, out);
+    return;
   }
-  for (; i < n; ++i) out[i] = static_cast<uint8_t>(*packed >> (i % pack * (8 / pack)) & ((1 << (8 / pack)) - 1));
+  for (; i < n; ++i, packed += i % pack == 0)
+    out[i] = static_cast<uint8_t>(*packed >> (i % pack * bits) & ((1 << bits) - 1));
 }
 
 const PivotDecoder pivot_decoder_avx2 = {checksum, count_ones, merge, merge_leaf, flat, unpack};

@@ -34,9 +34,8 @@ static inline uint64_t load_word(const uint8_t* bits) {
 
 // The last bits of a bitmap: n of them, at most 63.
 static inline uint64_t load_tail(const uint8_t* bits, int64_t n) {
-  uint64_t word = 0;
-  memcpy(&word, bits, static_cast<size_t>((n + 7) / 8));
-  return word & ((uint64_t{1} << n) - 1);
+  const __m128i bytes = _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << ((n + 7) / 8)) - 1), bits);
+  return static_cast<uint64_t>(_mm_cvtsi128_si64(bytes)) & ((uint64_t{1} << n) - 1);
 }
 
 static uint32_t checksum(const uint8_t* bytes, int64_t n) {
@@ -166,9 +165,20 @@ static void flat_of(const uint8_t* codes, int64_t n, const uint8_t* table, uint8
   store(7, codes_of<kWidth, 7>(rows));
 }
 
+static void flat_pair(const uint8_t* bits, int64_t n, const uint8_t* table, uint8_t* out) {
+  const __m512i zero = _mm512_set1_epi8(static_cast<char>(table[0])),
+                one = _mm512_set1_epi8(static_cast<char>(table[1]));
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64, bits += 8)
+    _mm512_storeu_si512(out + i, _mm512_mask_mov_epi8(zero, load_mask(bits), one));
+  if (i < n) {
+    _mm512_mask_storeu_epi8(out + i, first_lanes(n - i), _mm512_mask_mov_epi8(zero, load_tail(bits, n - i), one));
+  }
+}
+
 static void flat(const uint8_t* codes, int64_t n, int width, const uint8_t* table, uint8_t* out) {
   using Fn = void (*)(const uint8_t*, int64_t, const uint8_t*, uint8_t*);
-  static constexpr Fn kByWidth[] = {flat_of<1>, flat_of<2>, flat_of<3>, flat_of<4>, flat_of<5>, flat_of<6>};
+  static constexpr Fn kByWidth[] = {flat_pair, flat_of<2>, flat_of<3>, flat_of<4>, flat_of<5>, flat_of<6>};
   kByWidth[width - 1](codes, n, table, out);
 }
 

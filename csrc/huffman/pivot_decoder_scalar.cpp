@@ -54,9 +54,13 @@ static void merge_leaf(const uint8_t* bits, int64_t n, uint8_t leaf, const uint8
   }
 }
 
-// Code i of a block lies in lane i % lanes; a lane's codes follow each other, lowest bit first, down its column of
-// bytes.
+// A pair is a bitmap. Else code i of a block lies in lane i % lanes; a lane's codes follow each other, lowest bit
+// first, down its column of bytes.
 static void flat(const uint8_t* codes, int64_t n, int width, const uint8_t* table, uint8_t* out) {
+  if (width == 1) {
+    for (int64_t i = 0; i < n; ++i) out[i] = table[codes[i >> 3] >> (i & 7) & 1];
+    return;
+  }
   const unsigned mask = (1u << width) - 1;
   for (; n > 0; n -= kFlatBlock) {
     const int64_t size = n < kFlatBlock ? n : kFlatBlock, lanes = (size + 7) / 8;

@@ -76,9 +76,17 @@ static void flat_of(const uint8_t* bytes, int64_t n, uint8_t first, uint8_t* cod
   }
 }
 
+static void flat_pair(const uint8_t* bytes, int64_t n, uint8_t first, uint8_t* codes) {
+  for (int64_t i = 0; i < n; i += 64) {
+    const uint64_t word = _mm512_cmpneq_epu8_mask(_mm512_maskz_loadu_epi8(first_lanes(n - i), bytes + i),
+                                                  _mm512_maskz_set1_epi8(first_lanes(n - i), static_cast<char>(first)));
+    memcpy(codes + i / 8, &word, static_cast<size_t>(n - i >= 64 ? 8 : (n - i + 7) / 8));
+  }
+}
+
 static void flat(const uint8_t* bytes, int64_t n, int width, uint8_t first, uint8_t* codes) {
   using Fn = void (*)(const uint8_t*, int64_t, uint8_t, uint8_t*);
-  static constexpr Fn kByWidth[] = {flat_of<1>, flat_of<2>, flat_of<3>, flat_of<4>, flat_of<5>, flat_of<6>};
+  static constexpr Fn kByWidth[] = {flat_pair, flat_of<2>, flat_of<3>, flat_of<4>, flat_of<5>, flat_of<6>};
   kByWidth[width - 1](bytes, n, first, codes);
 }
 

@@ -28,6 +28,10 @@ static void split(const uint8_t* bytes, int64_t n, uint8_t first_right, uint8_t*
 
 static void flat(const uint8_t* bytes, int64_t n, int width, uint8_t first, uint8_t* codes) {
   memset(codes, 0, static_cast<size_t>(flat_bytes(n, width)));
+  if (width == 1) {
+    for (int64_t i = 0; i < n; ++i) codes[i / 8] = static_cast<uint8_t>(codes[i / 8] | (bytes[i] - first) << (i % 8));
+    return;
+  }
   for (; n > 0; n -= kFlatBlock) {
     const int64_t size = n < kFlatBlock ? n : kFlatBlock, lanes = (size + 7) / 8;
     const uint8_t* end = bytes + size;

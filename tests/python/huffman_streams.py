@@ -140,6 +140,8 @@ def read_pivot(node: Any, data: bytes, at: int, n: int) -> tuple[np.ndarray, int
         out[~bits], out[bits] = left, right
         return out, end
     w = len(node).bit_length() - 1
+    if w == 1:
+        return np.array(node, np.uint8)[bits_of(data[at : at + (n + 7) // 8])[:n]], at + (n + 7) // 8
     codes = np.zeros(n, np.int64)
     for first in range(0, n, 512):
         m = min(512, n - first)
