@@ -1,6 +1,7 @@
 """Float nets as ONNX files and their int8 QDQ twins, made once into a cache folder (LOWBIT_BENCH_CACHE).
 
-ResNet-18 and ResNet-50 have random weights: they are here for their shapes and times. The others come from LOWBIT_DATA.
+ResNet-18, ResNet-50 and the binary ResNet-18 have random weights: they are here for their shapes and times. The others
+come from LOWBIT_DATA.
 """
 
 import os
@@ -26,12 +27,14 @@ class Net:
     file: str | None = None
     blocks: tuple[int, ...] = ()
     bottleneck: bool = False
+    twin: str | None = None  # the float net beside which a binary one is timed
 
 
 NETS = {
     net.name: net
     for net in (
         Net("resnet18", 224, 1_814_073_344, blocks=(2, 2, 2, 2)),
+        Net("bireal18", 224, 1_814_073_344, blocks=(4, 4, 4, 4), twin="resnet18"),
         Net("resnet50", 224, 4_089_184_256, blocks=(3, 4, 6, 3), bottleneck=True),
         Net("mobilenet_v2", 224, 300_774_272, file="mobilenet_v2_100.onnx"),
         Net("squeezenet1_1", 227, 387_747_520, file="squeezenet1_1.onnx"),
@@ -80,6 +83,27 @@ def _resnet(net: Net):
     return model.eval()
 
 
+def _bireal(net: Net):
+    """Bi-Real Net: a binary 3x3 convolution in every shortcut's reach, real 1x1 where the shape changes."""
+    import torch
+    from torch import nn
+
+    from lowbit.torch import BiRealBlock
+
+    torch.manual_seed(0)
+    layers, channels = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.MaxPool2d(3, 2, 1)], 64
+    for stage, count in enumerate(net.blocks):
+        width = 64 << stage
+        for i in range(count):
+            layers.append(BiRealBlock(channels, width, 2 if stage and not i else 1))
+            channels = width
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000))
+    with torch.no_grad():
+        model.train()
+        model(torch.randn(8, 3, net.size, net.size))
+    return model.eval()
+
+
 def _aside(path: pathlib.Path) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return pathlib.Path(tempfile.mkdtemp(dir=path.parent)) / path.name
@@ -91,7 +115,17 @@ def float_net(name: str) -> pathlib.Path:
     if net.file:
         return DATA / net.file
     path = CACHE / f"{name}.onnx"
-    if not path.exists():
+    if net.twin:
+        from lowbit.torch.lowering import to_onnx
+
+        if not path.exists():
+            import torch
+
+            part = _aside(path)
+            part.write_bytes(to_onnx(_bireal(net), torch.zeros(1, 3, net.size, net.size)))
+            part.replace(path)
+            part.parent.rmdir()
+    elif not path.exists():
         import torch
 
         part = _aside(path)

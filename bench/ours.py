@@ -86,9 +86,11 @@ _models: dict[str, object] = {}
 
 
 def model(name: str):
-    """The net through `lowbit.convert(..., recipe="int8")`, calibrated on the images that its QDQ twin saw."""
+    """The net through `lowbit.convert`, recipe int8 (binary nets: xnor-int8), calibrated on its QDQ twin's images."""
     if name not in _models:
-        _models[name] = lowbit.convert(str(nets.float_net(name)), recipe="int8", calibration=list(nets.batches(name)))
+        recipe = "xnor-int8" if nets.NETS[name].twin else "int8"
+        images = list(nets.batches(name))
+        _models[name] = lowbit.convert(str(nets.float_net(name)), recipe=recipe, calibration=images)
     return _models[name]
 
 

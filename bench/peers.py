@@ -195,6 +195,7 @@ def net(name: str, threads: int) -> tuple[Calls, Calls]:
     """A whole net at batch 1: int8 (one QDQ file for all) and float32."""
     low: Calls = {}
     full: Calls = {}
+    name = nets.NETS[name].twin or name  # no peer has a binary net: its float and 8-bit twins
     x = next(nets.batches(name, 1))
     if find_spec("onnxruntime"):
         key = _session(str(nets.float_net(name)), 1).get_inputs()[0].name
