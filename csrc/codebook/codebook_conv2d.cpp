@@ -45,7 +45,7 @@ void by_bands(const Conv2dShape& s, int64_t pitch, int threads, Row&& row, Produ
   const int64_t pixels = s.out_h() * s.out_w();
   const int64_t band = std::clamp<int64_t>(kBandBytes / std::max<int64_t>(pitch * int64_t{sizeof(T)}, 1) / 16 * 16,
                                            16 * threads, std::max<int64_t>(pixels, 16 * threads));
-  T* columns = scratch<T>(ScratchSlot::codebook_columns, static_cast<size_t>(band * pitch));
+  T* columns = scratch<T>(ScratchSlot::codebook_columns, static_cast<size_t>((band + 15) / 16 * 16 * pitch + 64));
   for (int64_t image = 0; image < s.batch; ++image) {
     for (int64_t first = 0; first < pixels; first += band) {
       const int64_t rows = std::min(band, pixels - first);

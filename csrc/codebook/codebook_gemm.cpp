@@ -18,7 +18,18 @@ using codebook::Variants;
 
 constexpr Variants kScalar{codebook_decode_f32_scalar, codebook_decode_i8_scalar, codebook_f32_scalar,
                            codebook_i8_scalar,         codebook_peak_scalar,      codebook_codes_scalar};
-constexpr Variant<const Variants*> kVariants[] = {{Isa::scalar, &kScalar}};
+#if LOWBIT_X86
+constexpr Variants kAvx512{codebook_decode_f32_avx512, codebook_decode_i8_avx512, codebook_f32_avx512,
+                           codebook_i8_avx512,         codebook_peak_avx512,      codebook_codes_avx512};
+constexpr Variants kAmx{codebook_decode_f32_avx512, codebook_decode_i8_avx512, codebook_f32_avx512, codebook_i8_amx,
+                        codebook_peak_avx512,       codebook_codes_avx512};
+#endif
+constexpr Variant<const Variants*> kVariants[] = {
+#if LOWBIT_X86
+    {Isa::amx, &kAmx},
+    {Isa::avx512, &kAvx512},
+#endif
+    {Isa::scalar, &kScalar}};
 
 void check_product(const char* function, int64_t m, int64_t ldx, const PackedCodebook& w, int64_t ldy) {
   if (!w.data) fail(function, "w is empty: it was not packed");
@@ -54,9 +65,14 @@ FinishCodebook finish(const char* function, const EpilogueCodebook& e) {
 
 void run_f32(const PackedCodebook::Data& w, const float* x, int64_t m, int64_t ldx, float* y, int64_t ldy,
              const FinishCodebook& finish, Isa isa, int threads) {
-  const CodebookF32 c{w.indices(), w.table.data(), x, ldx, y, ldy, finish};
+  const CodebookF32 c{w.indices(), w.table.data(), x, ldx, y, ldy, finish, nullptr};
   share_out(threads, m, c.w.panels(), static_cast<double>(m) * static_cast<double>(w.n * w.k),
-            [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) { variants(isa).f32(c, i0, i1, p0, p1); });
+            [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
+              CodebookF32 mine = c;
+              const int64_t floats = f32_work_floats(i1 - i0);
+              mine.work = scratch<float>(ScratchSlot::codebook_tile, static_cast<size_t>(floats));
+              variants(isa).f32(mine, i0, i1, p0, p1);
+            });
 }
 
 float code_scale(float peak, float x_scale) {
@@ -95,9 +111,15 @@ void CodeRows::spread(const PackedCodebook::Data& w, int8_t* codes) const {
 
 void run_i8(const PackedCodebook::Data& w, const int8_t* codes, const float* x_scale, int64_t m, float* y, int64_t ldy,
             const FinishCodebook& finish, Isa isa, int threads) {
-  const CodebookI8 c{w.indices(), w.table_i8.data(), w.scale.data(), codes, CodeRows(w).pitch, x_scale, y, ldy, finish};
+  const CodebookI8 c{w.indices(), w.table_i8.data(), w.scale.data(), codes, CodeRows(w).pitch, x_scale, y, ldy, finish,
+                     nullptr};
   share_out(threads, m, c.w.panels(), static_cast<double>(m) * static_cast<double>(w.n * w.k) / 4,
-            [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) { variants(isa).i8(c, i0, i1, p0, p1); });
+            [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
+              CodebookI8 mine = c;
+              const int64_t bytes = i8_work_bytes(w.group_size);
+              mine.work = scratch<uint8_t>(ScratchSlot::codebook_tile, static_cast<size_t>(bytes));
+              variants(isa).i8(mine, i0, i1, p0, p1);
+            });
 }
 
 }  // namespace codebook
@@ -120,7 +142,7 @@ void codebook_gemm_i8(const float* x, int64_t m, int64_t ldx, float x_scale, con
   if (m == 0 || w.n() == 0) return;
   const PackedCodebook::Data& d = *w.data;
   const codebook::CodeRows rows(d);
-  int8_t* codes = scratch<int8_t>(ScratchSlot::codebook_codes, static_cast<size_t>(m * rows.pitch));
+  int8_t* codes = scratch<int8_t>(ScratchSlot::codebook_codes, static_cast<size_t>(rows.bytes(m)));
   float* scales = scratch<float>(ScratchSlot::codebook_scales, static_cast<size_t>(m));
   const Variants& v = codebook::variants(isa);
   parallel_for(threads, m, std::max<int64_t>(1, (1 << 15) / (d.k + 1)), [&](int64_t begin, int64_t end) {

@@ -71,10 +71,13 @@ struct CodebookF32 {
   float* y;
   int64_t ldy;
   FinishCodebook finish;
+  float* work;  // of this thread: f32_work_floats(rows)
 };
+constexpr int64_t kWorkColumns = 128;  // that are decoded at a time, of two panels
+constexpr int64_t f32_work_floats(int64_t rows) { return (kWorkColumns + rows) * 2 * kChannels; }
 
-// Rows of x hold, group after group, the codes of group_blocks * 32 columns, zeros behind the group's own; their
-// number of bytes, padded, is a multiple of 64.
+// Rows of x hold, group after group, the codes of group_blocks * 32 columns, zeros behind the group's own; ldx is a
+// multiple of 64. Up to the next multiple of 16 rows, and 64 bytes more, may be read.
 struct CodebookI8 {
   TiledIndices w;
   const int8_t* table;
@@ -85,7 +88,10 @@ struct CodebookI8 {
   float* y;
   int64_t ldy;
   FinishCodebook finish;
+  uint8_t* work;  // of this thread: i8_work_bytes(columns of a group)
 };
+// Four panels of a group, decoded.
+constexpr int64_t i8_work_bytes(int64_t columns) { return 4 * kChannels * ((columns + 63) / 64 * 64); }
 
 // Rows [i0, i1) of panels [p0, p1).
 using CodebookF32Fn = void (*)(const CodebookF32& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
@@ -99,9 +105,25 @@ using CodesFn = void (*)(const float* x, int64_t count, float inverse, int8_t* c
 
 void codebook_decode_f32_scalar(const DecodeRun<float>& run, int bits) noexcept;
 void codebook_decode_i8_scalar(const DecodeRun<int8_t>& run, int bits) noexcept;
-void codebook_f32_scalar(const CodebookF32& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 float codebook_peak_scalar(const float* x, int64_t count) noexcept;
 void codebook_codes_scalar(const float* x, int64_t count, float inverse, int8_t* codes) noexcept;
+void codebook_f32_scalar(const CodebookF32& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 void codebook_i8_scalar(const CodebookI8& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+
+void codebook_decode_f32_avx2(const DecodeRun<float>& run, int bits) noexcept;
+void codebook_decode_i8_avx2(const DecodeRun<int8_t>& run, int bits) noexcept;
+float codebook_peak_avx2(const float* x, int64_t count) noexcept;
+void codebook_codes_avx2(const float* x, int64_t count, float inverse, int8_t* codes) noexcept;
+void codebook_f32_avx2(const CodebookF32& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+void codebook_i8_avx2(const CodebookI8& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+
+void codebook_decode_f32_avx512(const DecodeRun<float>& run, int bits) noexcept;
+void codebook_decode_i8_avx512(const DecodeRun<int8_t>& run, int bits) noexcept;
+float codebook_peak_avx512(const float* x, int64_t count) noexcept;
+void codebook_codes_avx512(const float* x, int64_t count, float inverse, int8_t* codes) noexcept;
+void codebook_f32_avx512(const CodebookF32& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+void codebook_i8_avx512(const CodebookI8& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
+
+void codebook_i8_amx(const CodebookI8& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept;
 
 }  // namespace lowbit

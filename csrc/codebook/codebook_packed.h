@@ -52,7 +52,8 @@ void run_f32(const PackedCodebook::Data& w, const float* x, int64_t m, int64_t l
 // Rows of codes as CodebookI8 wants them: the columns of each codebook group from a whole block on, then zeros.
 struct CodeRows {
   explicit CodeRows(const PackedCodebook::Data& w) : pitch((w.blocks * kBlockColumns + 63) / 64 * 64) {}
-  int64_t pitch;  // bytes of a row
+  int64_t pitch;                                                              // bytes of a row
+  int64_t bytes(int64_t m) const { return (m + 15) / 16 * 16 * pitch + 64; }  // with what kernels read beyond the end
 
   // From k floats.
   void write(const PackedCodebook::Data& w, const Variants& v, const float* x, float inverse, int8_t* codes) const;

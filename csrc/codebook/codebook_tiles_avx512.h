@@ -66,9 +66,9 @@ struct LookupI8 {
   template <int kQuad>
   inline __attribute__((always_inline)) __m512i quad(const uint8_t* block) const {
     if constexpr (kBits <= 2) {
-      constexpr int kAt = kBits * (kQuad % (8 / kBits)), kTable = kAt / kBits % (kBits == 1 ? 4 : 3 + (kAt == 6));
-      constexpr int kTo = kAt == 6 && kBits == 2 ? 0 : kAt % (kBits == 1 ? 4 : 8);
-      return _mm512_permutexvar_epi8(quad_index<kBits, kQuad, kTo>(block), table[kAt == 6 && kBits == 2 ? 0 : kTable]);
+      // Where the field lies, less what a table takes up: 4 places of one bit, 3 of two.
+      constexpr int kAt = kBits * (kQuad % (8 / kBits)), kTo = kAt % (kBits * kTables);
+      return _mm512_permutexvar_epi8(quad_index<kBits, kQuad, kTo>(block), table[kTo / kBits]);
     } else if constexpr (kBits <= 6) {
       return _mm512_permutexvar_epi8(quad_index<kBits, kQuad>(block), table[0]);
     } else {
@@ -110,16 +110,18 @@ struct ChannelLookupI8 {
       return v;
     }
     __m512i v = select_bits((int8_t)((1 << kBits) - 1), code, channel);
-    if constexpr (kBits <= 2) return _mm512_permutexvar_epi8(v, _mm512_load_si512(bank));
-    if constexpr (kBits == 3) {
+    if constexpr (kBits <= 2) {
+      return _mm512_permutexvar_epi8(v, _mm512_load_si512(bank));
+    } else if constexpr (kBits == 3) {
       return _mm512_permutex2var_epi8(_mm512_load_si512(bank), v, _mm512_load_si512(bank + 64));
-    }
-    constexpr int kBanks = kValues / 128, kLanes = 64 / kBanks;
+    } else {
+      constexpr int kBanks = kValues / 128, kLanes = 64 / kBanks;
 #pragma GCC unroll 16
-    for (int t = 0; t < kBanks; ++t) {
-      v = look_up(v, ((__mmask64)1 << (kLanes % 64)) - 1 << (kLanes * t), bank + 128 * t);
+      for (int t = 0; t < kBanks; ++t) {
+        v = look_up(v, (((__mmask64)1 << (kLanes % 64)) - 1) << (kLanes * t), bank + 128 * t);
+      }
+      return v;
     }
-    return v;
   }
 
  private:
@@ -179,6 +181,17 @@ static inline __attribute__((always_inline)) void finish_row(const CodebookI8& c
 // The scales of a panel's channels in group g.
 static inline __attribute__((always_inline)) __m512 panel_scale(const CodebookI8& c, int64_t panel, int64_t g) {
   return c.w.per_channel ? _mm512_loadu_ps(c.scale + panel * kChannels) : _mm512_set1_ps(c.scale[g]);
+}
+
+// Adds group g's part of y[i, 16 panel + lane], where y holds the total of the groups before; after the last, finishes.
+static inline __attribute__((always_inline)) void add_total(const CodebookI8& c, int64_t i, int64_t panel, int64_t g,
+                                                            __m512 part) {
+  const int64_t j = panel * kChannels, left = c.w.n - j;
+  const __mmask16 lanes = (__mmask16)(left >= kChannels ? 0xffff : (1 << left) - 1);
+  float* y = c.y + i * c.ldy + j;
+  const __m512 total = _mm512_add_ps(_mm512_maskz_loadu_ps(g > 0 ? lanes : 0, y), part);
+  if (g + 1 == c.w.groups) return finish_row(c, i, panel, total);
+  _mm512_mask_storeu_ps(y, lanes, total);
 }
 
 LOWBIT_TARGET_END

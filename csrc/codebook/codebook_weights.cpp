@@ -102,11 +102,11 @@ CodebookPacker::CodebookPacker(int64_t n, int64_t k, int bits, const Codebook<fl
   d.k = k;
   d.bits = bits;
   d.per = c.per;
-  d.group_size = c.per == CodebookPer::columns ? std::min(c.group_size, std::max<int64_t>(k, 1)) : k;
-  d.groups = c.per == CodebookPer::columns ? c.rows(n, k) : 1;
+  d.group_size = c.per == CodebookPer::columns ? std::min(c.group_size, k) : k;
+  d.groups = c.per == CodebookPer::columns ? std::max<int64_t>(c.rows(n, k), 1) : 1;
   d.group_blocks = (d.group_size + kBlockColumns - 1) / kBlockColumns;
-  const int64_t last = k - std::max<int64_t>(d.groups - 1, 0) * d.group_size;
-  d.blocks = std::max<int64_t>(d.groups - 1, 0) * d.group_blocks + (last + kBlockColumns - 1) / kBlockColumns;
+  const int64_t last = k - (d.groups - 1) * d.group_size;
+  d.blocks = (d.groups - 1) * d.group_blocks + (last + kBlockColumns - 1) / kBlockColumns;
   const int64_t panels = (n + kChannels - 1) / kChannels, size = int64_t{1} << bits;
   // A codebook row's int32 sums, 127 * 127 at most a column.
   if (d.group_size > INT32_MAX / (127 * 127)) {
@@ -114,7 +114,7 @@ CodebookPacker::CodebookPacker(int64_t n, int64_t k, int bits, const Codebook<fl
                     std::to_string(INT32_MAX / (127 * 127)));
   }
   d.tiles.resize(static_cast<size_t>(panels * d.blocks * 64 * bits));
-  const int64_t rows = c.rows(n, k), padded = c.per == CodebookPer::channel ? panels * kChannels : rows;
+  const int64_t rows = c.rows(n, k), padded = c.per == CodebookPer::channel ? panels * kChannels : d.groups;
   d.table.resize(static_cast<size_t>(padded * size));
   d.table_i8.resize(static_cast<size_t>(padded * size));
   d.scale.resize(static_cast<size_t>(padded));
