@@ -18,7 +18,7 @@ namespace {
 constexpr int kLanes = 16;
 
 // How a tile ends: the common cases from registers, everything else through memory.
-enum class Finish { dot_bits, plain, dots, any };
+enum class Finish { dot_bits, plain, dots, sums, any };
 
 static inline __mmask16 lanes(int64_t count) {
   return count >= kLanes ? (__mmask16)0xffff : count <= 0 ? (__mmask16)0 : (__mmask16)((1u << count) - 1);
@@ -75,6 +75,34 @@ struct Channels {
     }
   }
 };
+
+// float32 with a residual, a clamp or bits, of even starts and whole panels: what a residual network's blocks end with.
+template <bool kResidual, bool kBits>
+static __attribute__((noinline)) void finish_sums(const XnorBlock& b, const Channels<4>& t, int64_t i, int rows,
+                                                  const int32_t* halves) {
+  const XnorFinish& f = b.finish;
+  const __m512 lo = _mm512_set1_ps(f.lo), hi = _mm512_set1_ps(f.hi), zero = _mm512_setzero_ps();
+  const float* threshold = f.threshold ? f.threshold + t.j : nullptr;
+  for (; rows > 0; --rows, ++i, halves += kXnorPanel) {
+    float* y = (float*)f.y + i * f.ldy + t.j;
+    const float* residual = kResidual ? f.residual + i * f.residual_stride + t.j : nullptr;
+    uint64_t bits = 0;
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const __m512 doubled = _mm512_add_ps(t.scale[c], t.scale[c]);
+      __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(halves + c * kLanes)), doubled);
+      v = _mm512_add_ps(v, t.bias[c]);
+      if (kResidual) v = _mm512_add_ps(v, _mm512_loadu_ps(residual + c * kLanes));
+      v = _mm512_min_ps(hi, _mm512_max_ps(lo, v));  // a NaN is the second operand, which is then the result
+      _mm512_storeu_ps(y + c * kLanes, v);
+      if (kBits) {
+        const __m512 least = threshold ? _mm512_loadu_ps(threshold + c * kLanes) : zero;
+        bits |= (uint64_t)_cvtmask16_u32(_mm512_cmp_ps_mask(v, least, _CMP_GE_OQ)) << (c * kLanes);
+      }
+    }
+    if (kBits) store_bits(f, i, t.j, bits, kXnorPanel);
+  }
+}
 
 // Everything else, for the rows of a tile whose sums were stored.
 template <int kC>
@@ -216,7 +244,15 @@ static __attribute__((noinline)) void tile(const XnorBlock& b, const Channels<kC
 #pragma GCC unroll 4
       for (int c = 0; c < kC; ++c) _mm512_store_si512(halves + (r * kC + c) * kLanes, half[r][c]);
     }
-    finish_any<kC>(b, t, i, kR, halves);
+    if constexpr (kFinish == Finish::sums) {
+      if (f.residual) {
+        f.bits ? finish_sums<true, true>(b, t, i, kR, halves) : finish_sums<true, false>(b, t, i, kR, halves);
+      } else {
+        f.bits ? finish_sums<false, true>(b, t, i, kR, halves) : finish_sums<false, false>(b, t, i, kR, halves);
+      }
+    } else {
+      finish_any<kC>(b, t, i, kR, halves);
+    }
   }
 }
 
@@ -257,6 +293,8 @@ void xnor_avx512(const XnorBlock& b) noexcept {
     run<Finish::dot_bits>(b);
   } else if (f.out == XnorOut::f32 && b.even && !f.bits && !more) {
     run<Finish::plain>(b);
+  } else if (f.out == XnorOut::f32 && b.even && !f.input_scale && !(f.bits && f.by_dot)) {
+    run<Finish::sums>(b);
   } else if (f.out == XnorOut::s32 && b.even && !f.bits && !f.multiplier) {
     run<Finish::dots>(b);
   } else {

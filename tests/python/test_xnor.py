@@ -120,6 +120,11 @@ def test_convolution_and_every_epilogue(case, isa):
                 lowbit.xnor_conv2d(xb, wb, *geometry, bias=bias, residual=residual, **args),
                 real(dot, bias=bias, residual=residual),
             )
+            for extra in ({}, {"residual": residual}, {"residual": residual, "clamp": (-1, 1)}):
+                block = {"scale": scale, "bias": bias, **extra}
+                y, b = lowbit.xnor_conv2d(xb, wb, *geometry, **block, threshold=bias, with_bits=True, **args)
+                np.testing.assert_array_equal(y, real(dot, **block))
+                np.testing.assert_array_equal(lowbit.unpack_bits(b), np.where(real(dot, **block) >= bias, 1, -1))
             for dtype, least, zero_point in (("int8", -128, -3), ("uint8", 0, 128)):
                 codes = np.clip(np.rint(v * np.float32(1)) + zero_point, least, least + 255).astype(dtype)
                 y = lowbit.xnor_conv2d(xb, wb, *geometry, **full, out_dtype=dtype, zero_point=zero_point, **args)
