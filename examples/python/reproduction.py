@@ -2,6 +2,8 @@
 
 The validation split chooses the epoch; the test set is used once, at the end, with the weights of that epoch. Batch
 norm's statistics are taken anew for the test-time weights before each evaluation (lowbit.torch.refresh_batch_norm).
+
+    python examples/python/reproduction.py build/reproductions/results.jsonl      # the results so far as a table
 """
 
 import copy
@@ -117,3 +119,16 @@ class Run:
         with results.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return row["test_error"]
+
+
+def table(results: Path) -> str:
+    """The rows of a results file in Markdown, as docs/results.md has them."""
+    lines = ["| run | test error | validation, epoch | minutes |", "|---|---|---|---|"]
+    for row in map(json.loads, results.read_text().splitlines()):
+        chosen = f"{row['validation_error']} %, {row['best_epoch']} of {row['epochs']}"
+        lines.append(f"| {row['name']} | {row['test_error']} % | {chosen} | {row['minutes']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))

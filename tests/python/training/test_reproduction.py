@@ -62,6 +62,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [r["test_error"] for r in rows] == [error] * 2 and rows[0]["best_epoch"] == rows[1]["best_epoch"]
     assert error < 40 and rows[0]["extra"] == 1
+    assert module.table(tmp_path / "results.jsonl").count(f"| tiny | {error} % | ") == 2
 
 
 @pytest.mark.parametrize("kind", ["bnn", "connect", "connect-stochastic", "mlp", "xnor-lenet", "lenet"])
