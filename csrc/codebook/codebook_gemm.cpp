@@ -19,6 +19,8 @@ using codebook::Variants;
 constexpr Variants kScalar{codebook_decode_f32_scalar, codebook_decode_i8_scalar, codebook_f32_scalar,
                            codebook_i8_scalar,         codebook_peak_scalar,      codebook_codes_scalar};
 #if LOWBIT_X86
+constexpr Variants kAvx2{codebook_decode_f32_avx2, codebook_decode_i8_avx2, codebook_f32_avx2,
+                         codebook_i8_avx2,         codebook_peak_avx2,      codebook_codes_avx2};
 constexpr Variants kAvx512{codebook_decode_f32_avx512, codebook_decode_i8_avx512, codebook_f32_avx512,
                            codebook_i8_avx512,         codebook_peak_avx512,      codebook_codes_avx512};
 constexpr Variants kAmx{codebook_decode_f32_avx512, codebook_decode_i8_avx512, codebook_f32_avx512, codebook_i8_amx,
@@ -28,6 +30,7 @@ constexpr Variant<const Variants*> kVariants[] = {
 #if LOWBIT_X86
     {Isa::amx, &kAmx},
     {Isa::avx512, &kAvx512},
+    {Isa::avx2, &kAvx2},
 #endif
     {Isa::scalar, &kScalar}};
 

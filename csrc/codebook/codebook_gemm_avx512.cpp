@@ -217,9 +217,10 @@ static inline __attribute__((always_inline)) void dot(__m512i& sum, __m512i w, _
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
 }
 
-// x: four codes, for all lanes.
-static inline __attribute__((always_inline)) void dot_quad(__m512i& sum, __m512i w, const int8_t* x) {
-  __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int32_t*)x));
+static inline __attribute__((always_inline)) __m512i four_codes(const int8_t* x) {
+  int32_t codes;
+  __builtin_memcpy(&codes, x, sizeof(codes));
+  return _mm512_set1_epi32(codes);
 }
 
 // 128 * the sum of `count` codes, a multiple of 32.
@@ -234,16 +235,21 @@ static inline __m512i row_term(const int8_t* x, int64_t count) {
   return _mm512_set1_epi32(_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1))));
 }
 
-// A block of each panel, a quad at a time.
+// Quads [kQuad, kQuad + 4) of a block of each panel. Codes stay in registers for all panels, indices for all quads, and
+// two chains of sums keep vpdpbusd's five cycles apart.
 template <int kQuad, class Lookup, int kPanels>
-static inline __attribute__((always_inline)) void dot_blocks(const Lookup& lookup, const uint8_t* block,
-                                                             int64_t panel_bytes, const int8_t* x,
-                                                             __m512i (&sum)[kPanels]) {
+static inline __attribute__((always_inline)) void dot_half(const Lookup& lookup, const uint8_t* block,
+                                                           int64_t panel_bytes, const int8_t* x,
+                                                           __m512i (&sum)[kPanels][2]) {
+  const __m512i x0 = four_codes(x + 4 * kQuad), x1 = four_codes(x + 4 * kQuad + 4);
+  const __m512i x2 = four_codes(x + 4 * kQuad + 8), x3 = four_codes(x + 4 * kQuad + 12);
 #pragma GCC unroll 4
-  for (int q = 0; q < kPanels; ++q) {
-    dot_quad(sum[q], lookup.template quad<kQuad>(block + q * panel_bytes), x + 4 * kQuad);
+  for (int q = 0; q < kPanels; ++q, block += panel_bytes) {
+    dot(sum[q][0], lookup.template quad<kQuad>(block), x0);
+    dot(sum[q][1], lookup.template quad<kQuad + 1>(block), x1);
+    dot(sum[q][0], lookup.template quad<kQuad + 2>(block), x2);
+    dot(sum[q][1], lookup.template quad<kQuad + 3>(block), x3);
   }
-  if constexpr (kQuad + 1 < kQuads) dot_blocks<kQuad + 1>(lookup, block, panel_bytes, x, sum);
 }
 
 template <int kBits, class Lookup, int kPanels>
@@ -258,15 +264,16 @@ static void gemv_i8(const CodebookI8& c, int64_t i, int64_t p) {
     const int8_t* x = c.x + i * c.ldx + first * kBlockColumns;
     const __m512i term = row_term(x, count * kBlockColumns);
     const Lookup lookup(c.table + (w.per_channel ? p * kChannels : g) * w.entries(), 128);
-    __m512i sum[kPanels];
+    __m512i sum[kPanels][2];
 #pragma GCC unroll 4
-    for (int q = 0; q < kPanels; ++q) sum[q] = _mm512_setzero_si512();
+    for (int q = 0; q < kPanels; ++q) sum[q][0] = sum[q][1] = _mm512_setzero_si512();
     for (int64_t b = 0; b < count; ++b, block += 64 * kBits, x += kBlockColumns) {
-      dot_blocks<0>(lookup, block, panel_bytes, x, sum);
+      dot_half<0>(lookup, block, panel_bytes, x, sum);
+      dot_half<4>(lookup, block, panel_bytes, x, sum);
     }
 #pragma GCC unroll 4
     for (int q = 0; q < kPanels; ++q) {
-      const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum[q], term));
+      const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_add_epi32(sum[q][0], sum[q][1]), term));
       total[q] = _mm512_add_ps(total[q], _mm512_mul_ps(f, panel_scale(c, p + q, g)));
     }
   }
@@ -305,9 +312,7 @@ static void tile_i8(const CodebookI8& c, int64_t i, int64_t p, int64_t g, int64_
     for (int q = 0; q < kPanels; ++q) column[q] = _mm512_load_si512(b + q * decoded_bytes);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      int32_t codes;
-      __builtin_memcpy(&codes, x[r] + 4 * s, sizeof(codes));
-      const __m512i four = _mm512_set1_epi32(codes);
+      const __m512i four = four_codes(x[r] + 4 * s);
 #pragma GCC unroll 4
       for (int q = 0; q < kPanels; ++q) dot(sum[r][q], column[q], four);
     }
