@@ -23,6 +23,7 @@ enum class ScratchSlot {
   codebook_image,
   codebook_columns,
   codebook_tile,
+  sparse_panel,
   packed_bits,
   bit_rows,
   bit_starts,

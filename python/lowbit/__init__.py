@@ -60,6 +60,7 @@ from lowbit.paths import get_cmake_dir, get_include
 from lowbit.preprocessing import Preprocessing
 from lowbit.qparams import QParams, affine_qparams, dequantize, quantize, symmetric_qparams
 from lowbit.report import Report
+from lowbit.sparse import PackedSparse, pack_sparse, sparse_gemm
 
 __version__ = "0.1.0"
 
@@ -77,6 +78,7 @@ __all__ = [
     "PackedCodebook",
     "PackedConvCodebook",
     "PackedIndices",
+    "PackedSparse",
     "PercentileObserver",
     "Preprocessing",
     "QParams",
@@ -120,10 +122,12 @@ __all__ = [
     "pack_f32",
     "pack_i8",
     "pack_indices",
+    "pack_sparse",
     "quantize",
     "quantize_codebook",
     "requantize",
     "set_num_threads",
+    "sparse_gemm",
     "symmetric_qparams",
     "unpack_bits",
     "unpack_indices",

@@ -557,3 +557,23 @@ def codebook_conv2d(
 def kmeans1d(
     x: _Array, k: int, init: int, seed: int, max_iterations: int, threads: int | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
+
+# sparse
+class PackedSparse:
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def pack_sparse(gaps: _Array, codes: _Array, n: int, k: int, codebook: _Array) -> PackedSparse: ...
+def sparse_gemm(
+    x: _Array,
+    w: PackedSparse,
+    bias: _Array | None,
+    clamp: tuple[float, float] | None,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.float32]: ...

@@ -14,5 +14,6 @@
 #include "lowbit/pointwise.h"
 #include "lowbit/probe.h"
 #include "lowbit/requantize.h"
+#include "lowbit/sparse.h"
 #include "lowbit/threads.h"
 #include "lowbit/xnor.h"

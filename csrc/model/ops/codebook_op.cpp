@@ -6,6 +6,7 @@
 #include "lowbit/codebook.h"
 #include "lowbit/error.h"
 #include "lowbit/huffman.h"
+#include "lowbit/sparse.h"
 #include "model/ops/window_attrs.h"
 
 namespace lowbit {
@@ -39,25 +40,9 @@ std::vector<uint8_t> read_symbols(OpReader& reader, const char* role, const char
   return symbols;
 }
 
-// Codes of `size` weights from entries (gap - 1, code); code 0 elsewhere.
-std::vector<uint8_t> spread(OpReader& reader, const std::vector<uint8_t>& gaps, const std::vector<uint8_t>& codes,
-                            int64_t size) {
-  std::vector<uint8_t> indices(static_cast<size_t>(size), 0);
-  int64_t at = -1;
-  for (size_t i = 0; i < codes.size(); ++i) {
-    at += gaps[i] + 1;
-    if (at >= size) {
-      reader.fail("entry " + std::to_string(i) + " lies at " + std::to_string(at) + ", beyond " + std::to_string(size) +
-                  " weights");
-    }
-    indices[static_cast<size_t>(at)] = codes[i];
-  }
-  return indices;
-}
-
-// What both products read: codebook, dense packed indices of n * k weights, bias, clamp.
+// What both products read: codebook, codes (of every weight, or with gaps), bias, clamp.
 struct CodebookParams {
-  CodebookParams(OpReader& reader, int64_t n, int64_t k) {
+  CodebookParams(OpReader& reader, int64_t n, int64_t k) : size(n * k) {
     bits = static_cast<int>(reader.attrs().integer("bits", 1, 8));
     values = reader.float_values("codebook");
     const FileTensor& book = reader.param("codebook", {DType::f32});
@@ -66,22 +51,15 @@ struct CodebookParams {
                   std::to_string(1 << bits) + ")");
     }
     const int gap_bits = static_cast<int>(reader.attrs().integer("gap_bits", 0, 8, 0));
-    std::vector<uint8_t> indices;
-    if (gap_bits == 0) {
-      indices = read_symbols(reader, "weight", "huffman", n * k, bits);
-    } else {
-      if (values[0] != 0.0f) reader.fail("code 0 of a sparse layer must be 0.0, not " + std::to_string(values[0]));
-      const int64_t entries = reader.attrs().integer("entries", 0, n * k);
-      const std::vector<uint8_t> codes = read_symbols(reader, "weight", "huffman", entries, bits);
-      indices = spread(reader, read_symbols(reader, "gaps", "gaps_huffman", entries, gap_bits), codes, n * k);
-    }
-    const auto beyond = std::find_if(indices.begin(), indices.end(), [&](uint8_t i) { return i >= values.size(); });
-    if (beyond != indices.end()) {
-      reader.fail("weight " + std::to_string(beyond - indices.begin()) + " has code " + std::to_string(*beyond) +
+    sparse = gap_bits > 0;
+    const int64_t count = sparse ? reader.attrs().integer("entries", 0, size) : size;
+    codes = read_symbols(reader, "weight", "huffman", count, bits);
+    const auto beyond = std::find_if(codes.begin(), codes.end(), [&](uint8_t c) { return c >= values.size(); });
+    if (beyond != codes.end()) {
+      reader.fail("code " + std::to_string(*beyond) + " at " + std::to_string(beyond - codes.begin()) +
                   " in a codebook of " + std::to_string(values.size()));
     }
-    packed.resize(static_cast<size_t>(index_bytes(n * k, bits)));
-    pack_indices(indices.data(), n * k, bits, packed.data());
+    if (sparse) read_gaps(reader, gap_bits);
     if (reader.has_param("bias")) bias = reader.floats("bias", n);
     reader.float_clamp(epilogue.lo, epilogue.hi);
     reader.need_real(reader.input(0));
@@ -90,10 +68,40 @@ struct CodebookParams {
 
   Codebook<float> codebook() const { return {values.data(), static_cast<int64_t>(values.size())}; }
 
+  // Dense indices of all weights.
+  std::vector<uint8_t> packed() const {
+    std::vector<uint8_t> out(static_cast<size_t>(index_bytes(size, bits)));
+    if (!sparse) {
+      pack_indices(codes.data(), size, bits, out.data());
+      return out;
+    }
+    std::vector<uint8_t> indices(static_cast<size_t>(size), 0);
+    int64_t at = -1;
+    for (size_t i = 0; i < codes.size(); ++i) indices[static_cast<size_t>(at += gaps[i] + 1)] = codes[i];
+    pack_indices(indices.data(), size, bits, out.data());
+    return out;
+  }
+
+  int64_t size;
   int bits;
+  bool sparse;
   std::vector<float> values, bias;
-  std::vector<uint8_t> packed;
+  std::vector<uint8_t> codes, gaps;
   EpilogueCodebook epilogue;
+
+ private:
+  void read_gaps(OpReader& reader, int gap_bits) {
+    if (values[0] != 0.0f) reader.fail("code 0 of a sparse layer must be 0.0, not " + std::to_string(values[0]));
+    gaps = read_symbols(reader, "gaps", "gaps_huffman", static_cast<int64_t>(codes.size()), gap_bits);
+    int64_t at = -1;
+    for (size_t i = 0; i < gaps.size(); ++i) {
+      at += gaps[i] + 1;
+      if (at >= size) {
+        reader.fail("entry " + std::to_string(i) + " lies at " + std::to_string(at) + ", beyond " +
+                    std::to_string(size) + " weights");
+      }
+    }
+  }
 };
 
 class GemmCodebook final : public Op {
@@ -107,24 +115,41 @@ class GemmCodebook final : public Op {
     expected.back() = y.dims.back();
     reader.need_dims(y, expected);
     rows_ = x.rows();
-    CodebookParams params(reader, y.row(), x.row());
-    weights_ = pack_codebook(params.packed.data(), y.row(), x.row(), params.bits, params.codebook());
+    const int64_t n = y.row(), k = x.row();
+    CodebookParams params(reader, n, k);
+    const auto entries = static_cast<int64_t>(params.codes.size());
+    if (params.sparse && k <= kMostColumns &&
+        static_cast<double>(entries) <= kSparseBelow * static_cast<double>(n * k)) {
+      sparse_ = pack_sparse(params.gaps.data(), params.codes.data(), entries, n, k, params.codebook());
+    } else {
+      dense_ = pack_codebook(params.packed().data(), n, k, params.bits, params.codebook());
+    }
     bias_ = std::move(params.bias);
     epilogue_ = params.epilogue;
     if (!bias_.empty()) epilogue_.bias = bias_.data();
   }
 
   void run(const Frame& f) const override {
-    codebook_gemm_f32(f.data<float>(inputs[0]), f.batch * rows_, f.pitch(inputs[0]), weights_,
-                      f.data<float>(outputs[0]), f.pitch(outputs[0]), epilogue_, f.isa, f.threads);
+    const float* x = f.data<float>(inputs[0]);
+    float* y = f.data<float>(outputs[0]);
+    const int64_t m = f.batch * rows_, ldx = f.pitch(inputs[0]), ldy = f.pitch(outputs[0]);
+    if (sparse_.data) {
+      sparse_gemm_f32(x, m, ldx, sparse_, y, ldy, epilogue_, f.isa, f.threads);
+    } else {
+      codebook_gemm_f32(x, m, ldx, dense_, y, ldy, epilogue_, f.isa, f.threads);
+    }
   }
 
   bool strided_input(size_t) const override { return true; }
   bool strided_output() const override { return true; }
 
  private:
+  static constexpr int64_t kMostColumns = 1 << 16;  // of pack_sparse
+  static constexpr double kSparseBelow = 0.15;      // share of entries up to which sparse_gemm_f32 is the faster one
+
   int64_t rows_;
-  PackedCodebook weights_;
+  PackedCodebook dense_;  // one of the two
+  PackedSparse sparse_;
   std::vector<float> bias_;
   EpilogueCodebook epilogue_;
 };
@@ -136,7 +161,7 @@ class Conv2dCodebook final : public Op {
     const std::vector<int64_t> kernel = reader.attrs().integers("kernel", 2, 1, 4096, 1);
     shape_ = read_window(reader, kernel[0], kernel[1], true);
     CodebookParams params(reader, shape_.oc, shape_.kh * shape_.kw * (shape_.c / shape_.groups));
-    weights_ = pack_conv_codebook(params.packed.data(), shape_, params.bits, params.codebook());
+    weights_ = pack_conv_codebook(params.packed().data(), shape_, params.bits, params.codebook());
     bias_ = std::move(params.bias);
     epilogue_ = params.epilogue;
     if (!bias_.empty()) epilogue_.bias = bias_.data();
