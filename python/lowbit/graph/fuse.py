@@ -353,8 +353,10 @@ def merge_steps(net: Net) -> bool:
         reader = uses.only_reader(layer.output) if layer.op == "step" else None
         if reader is None or not (is_elementwise(reader) or reader.op == "step"):
             continue
-        for key in ("low", "high"):
-            layer.params[key] = apply_f32(reader, layer.params[key])
+        values = {key: apply_f32(reader, layer.params[key]) for key in ("low", "high")}
+        if any(np.unique(v).size > 1 for v in values.values()) and all(layer.params[k].size == 1 for k in values):
+            continue  # the step is worth more than the layer after it
+        layer.params |= values
         _absorb(net, layer, reader)
         return True
     return False

@@ -90,7 +90,7 @@ class BitLayers:
         self.pairs = two_valued(net)
         self.macs: dict[Layer, BinaryMac] = {}
         self.recipes = self._choose(recipes, forced)
-        self.origins = {s: self._origin(s) for s in net.layers if s.op == "step" and s.output in self.pairs}
+        self.origins = {s: self._origin(s) for s in net.layers if s.op == "step"}
         self.bits_of: dict[Layer, Origin] = {}
         for origin in self.origins.values():
             if origin.mac is not None and origin.mac not in self.bits_of:
@@ -180,13 +180,17 @@ class BitLayers:
 
     def as_float(self, low: Lowering, t: Tensor) -> int:
         """The two values of t as float32."""
-        pair, codes = self.pairs[t], low.form[t, "bits"]
+        if t in self.pairs:
+            ends = np.float64([[self.pairs[t].low], [self.pairs[t].high]])
+        else:  # a step whose channels have values of their own
+            params = self.producers[t].params
+            ends = np.sort(np.stack(np.broadcast_arrays(params["low"], params["high"])).astype(np.float64), axis=0)
         index = low.float_tensor(f"{t.name}.float", t)
-        low.builder.op("dequantize", [codes], index)
-        for kind, number, neutral in (("mul", pair.half, 1.0), ("add", pair.middle, 0.0)):
-            if number != neutral:
+        low.builder.op("dequantize", [low.form[t, "bits"]], index)
+        for kind, row, neutral in (("mul", ends[1] - ends[0], 2.0), ("add", ends[0] + ends[1], 0.0)):
+            if (row != neutral).any():
                 scaled = low.float_tensor(f"{t.name}.{kind}", t)
-                low.builder.op("binary", [index], scaled, {"kind": kind}, {"b": np.array([number], np.float32)})
+                low.builder.op("binary", [index], scaled, {"kind": kind}, {"b": (row / 2).astype(np.float32)})
                 index = scaled
         return index
 
