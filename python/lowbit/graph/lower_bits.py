@@ -181,7 +181,7 @@ class BitLayers:
     def as_float(self, low: Lowering, t: Tensor) -> int:
         """The two values of t as float32."""
         if t in self.pairs:
-            ends = np.float64([[self.pairs[t].low], [self.pairs[t].high]])
+            ends: Array = np.array([[self.pairs[t].low], [self.pairs[t].high]])
         else:  # a step whose channels have values of their own
             params = self.producers[t].params
             ends = np.sort(np.stack(np.broadcast_arrays(params["low"], params["high"])).astype(np.float64), axis=0)
