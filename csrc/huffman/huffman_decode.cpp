@@ -65,6 +65,10 @@ struct PivotWalk {
       run.flat(data[i], sizes[i], node.width, tree.tables[i].data(), out);
       return;
     }
+    if (run.merge_chain && tree.chain_levels[i]) {
+      run.merge_chain(chain(i), out);
+      return;
+    }
     uint8_t* right = top;
     top += whole_vectors(sizes[node.right]);
     gather(node.right, right, top);
@@ -76,6 +80,18 @@ struct PivotWalk {
     top += whole_vectors(sizes[i + 1]);
     gather(i + 1, left, top);
     run.merge(data[i], sizes[i], left, right, out);
+  }
+
+  LeafChain chain(int i) const {
+    LeafChain c{{}, {}, {}, tree.chain_levels[i]};
+    for (int level = 0; level < c.levels; ++level) {
+      c.bits[level] = data[i];
+      c.sizes[level] = sizes[i];
+      c.leaves[level] = tree.byte_of_rank[tree.nodes[i].first];
+      if (level + 1 == c.levels) c.leaves[level + 1] = tree.byte_of_rank[tree.nodes[i].first + 1];
+      i = tree.nodes[i].right;
+    }
+    return c;
   }
 
   // Scratch that gather needs, node for node.

@@ -231,7 +231,7 @@ std::vector<std::byte> huffman_encode(const uint8_t* symbols, std::span<const in
       const int64_t size = alone  ? 0
                            : tree ? encode_pivot(*run.pivot, *tree, bytes, n, counts, coded)
                                   : encode_streams(codes, h.lengths, bytes, n, coded);
-      c.stored = size >= n;
+      c.stored = size >= std::min<int64_t>(n, kStoredChunk);
       c.size = static_cast<uint32_t>(c.stored ? n : size);
       auto* to = reinterpret_cast<uint8_t*>(payload.data()) + i * h.chunk;
       std::memcpy(to, c.stored ? bytes : coded, c.size);

@@ -12,7 +12,7 @@ namespace {
 constexpr uint8_t kMagic[4] = {'L', 'B', 'H', 'F'};
 constexpr uint8_t kVersion = 1;
 constexpr uint8_t kPivotFlag = 1, kPackShift = 1, kPackMask = 3, kCodesFlag = 8, kKnownFlags = 15;
-constexpr uint32_t kStored = uint32_t{1} << 31;
+constexpr uint32_t kEntryBytes = 6;  // of a chunk
 
 uint32_t checksum(const void* bytes, int64_t n) {
   return pivot_decoder_scalar.checksum(static_cast<const uint8_t*>(bytes), n);
@@ -21,6 +21,10 @@ uint32_t checksum(const void* bytes, int64_t n) {
 class Writer {
  public:
   void u8(uint64_t v) { bytes.push_back(static_cast<std::byte>(v)); }
+  void u16(uint32_t v) {
+    u8(v & 255);
+    u8(v >> 8);
+  }
   void u32(uint32_t v) {
     for (int shift = 0; shift < 32; shift += 8) u8(v >> shift & 255);
   }
@@ -40,6 +44,10 @@ class Reader {
   uint8_t u8() {
     need(1);
     return static_cast<uint8_t>(bytes_[static_cast<size_t>(at_++)]);
+  }
+  uint32_t u16() {
+    const uint32_t low = u8();
+    return low | uint32_t{u8()} << 8;
   }
   uint32_t u32() {
     need(4);
@@ -122,19 +130,20 @@ CodeLengths read_lengths(Reader& in) {
 
 void read_chunks(Reader& in, HuffmanHeader& h) {
   const int64_t count = (h.packed_bytes() + h.chunk - 1) / h.chunk;
-  if (count > in.left() / 8) in.fail("too short for its " + std::to_string(count) + " chunks");
+  if (count > in.left() / kEntryBytes) in.fail("too short for its " + std::to_string(count) + " chunks");
   const bool codes = h.has_codes();
   h.chunks.resize(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     HuffmanChunk& c = h.chunks[static_cast<size_t>(i)];
-    const uint32_t word = in.u32();
-    c.stored = word & kStored;
-    c.size = word & ~kStored;
-    c.checksum = in.u32();
     const int64_t n = h.chunk_packed_bytes(i);
+    c.size = in.u16();
+    c.stored = c.size == kStoredChunk;
+    if (c.stored) c.size = static_cast<uint32_t>(n);
+    c.checksum = in.u32();
+    if (c.stored) continue;
     const std::string name = "chunk " + std::to_string(i) + " of " + std::to_string(n) + " bytes ";
-    if (c.stored ? c.size != n : c.size >= n) in.fail(name + "has " + std::to_string(c.size) + " in the stream");
-    if (!c.stored && !codes) in.fail(name + "is coded, but there is no code table");
+    if (c.size >= n) in.fail(name + "has " + std::to_string(c.size) + " in the stream");
+    if (!codes) in.fail(name + "is coded, but there is no code table");
   }
 }
 
@@ -169,7 +178,7 @@ std::vector<std::byte> write_header(const HuffmanHeader& h) {
   for (int64_t axis : h.shape) out.number(static_cast<uint64_t>(axis));
   if (h.has_codes()) write_lengths(out, h.lengths);
   for (const HuffmanChunk& c : h.chunks) {
-    out.u32(c.size | (c.stored ? kStored : 0));
+    out.u16(c.stored ? kStoredChunk : c.size);
     out.u32(c.checksum);
   }
   out.u32(checksum(out.bytes.data(), static_cast<int64_t>(out.bytes.size())));

@@ -35,6 +35,7 @@ struct HuffmanHeader {
 
 constexpr int64_t kMinHuffmanChunk = 256, kMaxHuffmanChunk = 65536, kMaxHuffmanSymbols = int64_t{1} << 48;
 constexpr size_t kMaxHuffmanAxes = 32;
+constexpr uint32_t kStoredChunk = 0xffff;  // in place of a size
 
 // The product of the axes, or -1 where one is negative or there are too many symbols or axes.
 int64_t symbols_of_shape(std::span<const int64_t> shape);

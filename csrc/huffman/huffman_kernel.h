@@ -13,10 +13,15 @@ constexpr int kStreams = 8;          // of a chunk in the streams layout
 constexpr int kChecksumLanes = 64;   // of 4 bytes
 constexpr int kMaxStreamTableBits = 15;
 
-// Bytes of n codes of `bits` bits: a bitmap, or blocks of 512, of which the last has ceil(codes / 8) lanes.
-static inline int64_t flat_bytes(int64_t n, int bits) {
-  if (bits == 1) return (n + 7) / 8;
-  return (n / kFlatBlock * (kFlatBlock / 8) + (n % kFlatBlock + 7) / 8) * bits;
+// Bytes of n codes of `width` bits: a bitmap; else blocks of 512, of which the last has codes / 8 lanes, and up to
+// seven codes behind them.
+static inline int64_t flat_bytes(int64_t n, int width) { return n / 8 * width + (n % 8 * width + 7) / 8; }
+
+// The last codes of a flat subtree: n of them, at most 7.
+static inline uint64_t last_codes(const uint8_t* codes, int64_t n, int width) {
+  uint64_t bits = 0;
+  for (int64_t b = 0; 8 * b < n * width; ++b) bits |= static_cast<uint64_t>(codes[b]) << (8 * b);
+  return bits;
 }
 
 // The end of the checksum: `sum` and `weighted` are its lanes.
@@ -30,6 +35,15 @@ static inline uint32_t checksum_of_lanes(const uint32_t* sum, const uint32_t* we
   return static_cast<uint32_t>(h >> 32);
 }
 
+// A leaf beside a pair, or a leaf beside a leaf beside a pair: two or three bitmaps, each over the ones of that before
+// it, and three or four bytes.
+struct LeafChain {
+  const uint8_t* bits[3];
+  int64_t sizes[3];  // of the bitmaps, in bits; sizes[0] outputs
+  uint8_t leaves[4];
+  int levels;
+};
+
 // All write exactly their n outputs. `left`, `right` and `bytes` of encoding lie in scratch and may be read kReadBehind
 // bytes behind their end; bitmaps and codes may not.
 struct PivotDecoder {
@@ -39,6 +53,8 @@ struct PivotDecoder {
   void (*merge)(const uint8_t* bits, int64_t n, const uint8_t* left, const uint8_t* right, uint8_t* out);
   // out[i] = bit i ? next of right : leaf
   void (*merge_leaf)(const uint8_t* bits, int64_t n, uint8_t leaf, const uint8_t* right, uint8_t* out);
+  // The same for a whole chain at once; null where the passes above are as fast.
+  void (*merge_chain)(const LeafChain& c, uint8_t* out);
   // out[i] = table[code i of `width` bits]; the table has 64 entries, repeated
   void (*flat)(const uint8_t* codes, int64_t n, int width, const uint8_t* table, uint8_t* out);
   // out[i] = the i-th field of 8 / pack bits

@@ -165,14 +165,16 @@ static void flat_of(const uint8_t* codes, int64_t n, const uint8_t* table, uint8
     }
   };
   for (; n >= kFlatBlock; n -= kFlatBlock, codes += 64 * kWidth, out += kFlatBlock) block(codes, out);
-  if (n == 0) return;
-  const int64_t lanes = (n + 7) / 8;
-  uint8_t rows[64 * kWidth], bytes[kFlatBlock];
-  for (int r = 0; r < kWidth; ++r) memcpy(rows + 64 * r, codes + lanes * r, static_cast<size_t>(lanes));
-  block(rows, bytes);
-  for (int64_t at = 0, k = 0; at < n; at += lanes, ++k) {
-    memcpy(out + at, bytes + 64 * k, static_cast<size_t>(n - at < lanes ? n - at : lanes));
+  if (const int64_t lanes = n / 8; lanes > 0) {
+    uint8_t rows[64 * kWidth], bytes[kFlatBlock];
+    for (int r = 0; r < kWidth; ++r) memcpy(rows + 64 * r, codes + lanes * r, static_cast<size_t>(lanes));
+    block(rows, bytes);
+    for (int k = 0; k < 8; ++k, out += lanes) memcpy(out, bytes + 64 * k, static_cast<size_t>(lanes));
+    codes += lanes * kWidth;
+    n -= 8 * lanes;
   }
+  uint64_t bits = last_codes(codes, n, kWidth);
+  for (; n > 0; --n, bits >>= kWidth) *out++ = table[bits & ((1 << kWidth) - 1)];
 }
 
 static void flat_pair(const uint8_t* bits, int64_t n, const uint8_t* table, uint8_t* out) {
@@ -225,7 +227,7 @@ static void unpack(const uint8_t* packed, int64_t n, int pack, uint8_t* out) {
     out[i] = static_cast<uint8_t>(*packed >> (i % pack * bits) & ((1 << bits) - 1));
 }
 
-const PivotDecoder pivot_decoder_avx2 = {checksum, count_ones, merge, merge_leaf, flat, unpack};
+const PivotDecoder pivot_decoder_avx2 = {checksum, count_ones, merge, merge_leaf, nullptr, flat, unpack};
 
 }  // namespace lowbit
 

@@ -115,6 +115,67 @@ static void merge_leaf(const uint8_t* bits, int64_t n, uint8_t leaf, const uint8
   }
 }
 
+// The bits from `at` on; the lowest 64 of those that are left, zeros behind them.
+static inline uint64_t bits_at(const uint8_t* bits, int64_t size, int64_t at) {
+  const int64_t bytes = (size + 7) / 8 - at / 8;
+  const __mmask16 lanes = static_cast<__mmask16>(bytes >= 16 ? 0xffff : bytes > 0 ? (1u << bytes) - 1 : 0);
+  const __m128i v = _mm_maskz_loadu_epi8(lanes, bits + (bytes > 0 ? at / 8 : 0));
+  const uint64_t low = static_cast<uint64_t>(_mm_cvtsi128_si64(v)),
+                 high = static_cast<uint64_t>(_mm_extract_epi64(v, 1));
+  return low >> (at & 7) | high << 1 << (63 - (at & 7));
+}
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// pdep puts a bitmap's next bits where those above it have ones: 64 outputs by blends alone, nothing written between.
+template <int kLevels>
+static void merge_chain_of(const LeafChain& c, uint8_t* out) {
+  const __m512i leaf0 = _mm512_set1_epi8(static_cast<char>(c.leaves[0]));
+  const __m512i leaf1 = _mm512_set1_epi8(static_cast<char>(c.leaves[1]));
+  const __m512i leaf2 = _mm512_set1_epi8(static_cast<char>(c.leaves[2]));
+  const __m512i leaf3 = _mm512_set1_epi8(static_cast<char>(c.leaves[3]));
+  const uint8_t *const bits0 = c.bits[0], *const bits1 = c.bits[1], *const bits2 = c.bits[2];
+  const int64_t n = c.sizes[0], size1 = c.sizes[1], size2 = c.sizes[kLevels - 1];
+  int64_t i = 0, at1 = 0, at2 = 0;
+  const auto blended = [&](__mmask64 mask1, __mmask64 mask2, __mmask64 mask3) __attribute__((always_inline)) {
+    const __m512i v = _mm512_mask_mov_epi8(_mm512_mask_mov_epi8(leaf0, mask1, leaf1), mask2, leaf2);
+    return kLevels == 3 ? _mm512_mask_mov_epi8(v, mask3, leaf3) : v;
+  };
+  const auto careful = [&]() __attribute__((always_inline)) {
+    uint64_t ones = bits_at(bits0, n, i);
+    if (n - i < 64) ones &= (uint64_t{1} << (n - i)) - 1;
+    const uint64_t second = _pdep_u64(bits_at(bits1, size1, at1), ones);
+    const uint64_t third = kLevels == 3 ? _pdep_u64(bits_at(bits2, size2, at2), second) : 0;
+    _mm512_mask_storeu_epi8(out + i, first_lanes(n - i), blended(ones, second, third));
+    at1 += _mm_popcnt_u64(ones);
+    at2 += _mm_popcnt_u64(second);
+    i += 64;
+  };
+  while (i < n) {
+    // A step takes at most 64 bits of each bitmap and reads 8 bytes.
+    int64_t steps = smaller((n - i) / 64, (size1 - at1 - 8) / 64);
+    if (kLevels == 3) steps = smaller(steps, (size2 - at2 - 8) / 64);
+    for (; steps > 0; --steps, i += 64) {
+      const uint64_t ones = load_word(bits0 + i / 8);
+      const int64_t count1 = _mm_popcnt_u64(ones);
+      if (count1 > 57) break;  // 8 bytes hold 57 bits from any bit on
+      const uint64_t second = _pdep_u64(load_word(bits1 + (at1 >> 3)) >> (at1 & 7), ones);
+      uint64_t third = 0;
+      if (kLevels == 3) {
+        third = _pdep_u64(load_word(bits2 + (at2 >> 3)) >> (at2 & 7), second);
+        at2 += _mm_popcnt_u64(second);
+      }
+      at1 += count1;
+      _mm512_storeu_si512(out + i, blended(load_mask(bits0 + i / 8), second, third));
+    }
+    if (i < n) careful();
+  }
+}
+
+static void merge_chain(const LeafChain& c, uint8_t* out) {
+  c.levels == 2 ? merge_chain_of<2>(c, out) : merge_chain_of<3>(c, out);
+}
+
 // The k-th codes of all lanes, with other bits above them.
 template <int kWidth, int k>
 static inline __m512i codes_of(const __m512i* rows) {
@@ -145,24 +206,33 @@ static void flat_of(const uint8_t* codes, int64_t n, const uint8_t* table, uint8
     _mm512_storeu_si512(out + 384, _mm512_permutexvar_epi8(codes_of<kWidth, 6>(rows), bytes));
     _mm512_storeu_si512(out + 448, _mm512_permutexvar_epi8(codes_of<kWidth, 7>(rows), bytes));
   }
-  if (n == 0) return;
-  const int64_t lanes = (n + 7) / 8;
-  __m512i rows[kWidth];
+  const int64_t lanes = n / 8;
+  if (lanes > 0) {
+    const __mmask64 mask = first_lanes(lanes);
+    __m512i rows[kWidth];
 #pragma GCC unroll 6
-  for (int r = 0; r < kWidth; ++r) rows[r] = _mm512_maskz_loadu_epi8(first_lanes(lanes), codes + lanes * r);
-  const auto store = [&](int64_t k, __m512i v) __attribute__((always_inline)) {
-    const int64_t left = n - k * lanes;
-    _mm512_mask_storeu_epi8(out + (left > 0 ? k * lanes : 0), first_lanes(left < lanes ? left : lanes),
-                            _mm512_permutexvar_epi8(v, bytes));
-  };
-  store(0, codes_of<kWidth, 0>(rows));
-  store(1, codes_of<kWidth, 1>(rows));
-  store(2, codes_of<kWidth, 2>(rows));
-  store(3, codes_of<kWidth, 3>(rows));
-  store(4, codes_of<kWidth, 4>(rows));
-  store(5, codes_of<kWidth, 5>(rows));
-  store(6, codes_of<kWidth, 6>(rows));
-  store(7, codes_of<kWidth, 7>(rows));
+    for (int r = 0; r < kWidth; ++r) rows[r] = _mm512_maskz_loadu_epi8(mask, codes + lanes * r);
+    const auto store = [&](__m512i v) __attribute__((always_inline)) {
+      _mm512_mask_storeu_epi8(out, mask, _mm512_permutexvar_epi8(v, bytes));
+      out += lanes;
+    };
+    store(codes_of<kWidth, 0>(rows));
+    store(codes_of<kWidth, 1>(rows));
+    store(codes_of<kWidth, 2>(rows));
+    store(codes_of<kWidth, 3>(rows));
+    store(codes_of<kWidth, 4>(rows));
+    store(codes_of<kWidth, 5>(rows));
+    store(codes_of<kWidth, 6>(rows));
+    store(codes_of<kWidth, 7>(rows));
+    codes += lanes * kWidth;
+    n -= 8 * lanes;
+  }
+  if (n == 0) return;
+  // pdep gives each of the last codes a byte
+  const uint64_t last = _pdep_u64(last_codes(codes, n, kWidth), ((1 << kWidth) - 1) * 0x0101010101010101u);
+  const __m512i v =
+      _mm512_permutexvar_epi8(_mm512_zextsi128_si512(_mm_cvtsi64_si128(static_cast<int64_t>(last))), bytes);
+  _mm512_mask_storeu_epi8(out, first_lanes(n), v);
 }
 
 static void flat_pair(const uint8_t* bits, int64_t n, const uint8_t* table, uint8_t* out) {
@@ -214,7 +284,7 @@ static void unpack(const uint8_t* packed, int64_t n, int pack, uint8_t* out) {
   if (pack == 8) unpack_of<8>(packed, n, out);
 }
 
-const PivotDecoder pivot_decoder_avx512 = {checksum, count_ones, merge, merge_leaf, flat, unpack};
+const PivotDecoder pivot_decoder_avx512 = {checksum, count_ones, merge, merge_leaf, merge_chain, flat, unpack};
 
 }  // namespace lowbit
 

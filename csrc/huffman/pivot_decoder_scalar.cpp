@@ -62,19 +62,20 @@ static void flat(const uint8_t* codes, int64_t n, int width, const uint8_t* tabl
     return;
   }
   const unsigned mask = (1u << width) - 1;
-  for (; n > 0; n -= kFlatBlock) {
-    const int64_t size = n < kFlatBlock ? n : kFlatBlock, lanes = (size + 7) / 8;
-    const uint8_t* end = out + size;
+  while (n >= 8) {
+    const int64_t lanes = n < kFlatBlock ? n / 8 : kFlatBlock / 8;
     for (int bit = 0; bit < 8 * width; bit += width) {
       const uint8_t* row = codes + bit / 8 * lanes;
-      for (int64_t lane = 0; lane < lanes && out < end; ++lane) {
+      for (int64_t lane = 0; lane < lanes; ++lane) {
         unsigned code = row[lane];
         if (bit % 8 + width > 8) code |= unsigned{row[lanes + lane]} << 8;
         *out++ = table[code >> (bit % 8) & mask];
       }
     }
     codes += lanes * width;
+    n -= 8 * lanes;
   }
+  for (uint64_t bits = last_codes(codes, n, width); n > 0; --n, bits >>= width) *out++ = table[bits & mask];
 }
 
 static void unpack(const uint8_t* packed, int64_t n, int pack, uint8_t* out) {
@@ -82,6 +83,6 @@ static void unpack(const uint8_t* packed, int64_t n, int pack, uint8_t* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = packed[i / pack] >> (i % pack * bits) & ((1 << bits) - 1);
 }
 
-const PivotDecoder pivot_decoder_scalar = {checksum, count_ones, merge, merge_leaf, flat, unpack};
+const PivotDecoder pivot_decoder_scalar = {checksum, count_ones, merge, merge_leaf, nullptr, flat, unpack};
 
 }  // namespace lowbit

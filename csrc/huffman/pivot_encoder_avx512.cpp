@@ -61,19 +61,22 @@ static inline void put_rows(const __m512i* codes, uint8_t* out, int64_t lanes) {
 template <int kWidth>
 static void flat_of(const uint8_t* bytes, int64_t n, uint8_t first, uint8_t* codes) {
   const __m512i base = _mm512_set1_epi8(static_cast<char>(first));
-  for (int64_t at = 0; at < n; at += kFlatBlock) {
-    const int64_t size = n - at < kFlatBlock ? n - at : kFlatBlock, lanes = (size + 7) / 8;
+  while (n >= 8) {
+    const int64_t lanes = n < kFlatBlock ? n / 8 : kFlatBlock / 8;
+    const __mmask64 mask = first_lanes(lanes);
     __m512i eight[8];
 #pragma GCC unroll 8
     for (int64_t k = 0; k < 8; ++k) {
-      const int64_t begin = k * lanes < size ? k * lanes : size;
-      const int64_t count = size - begin < lanes ? size - begin : lanes;
-      eight[k] = _mm512_maskz_loadu_epi8(first_lanes(count), bytes + at + begin);
-      eight[k] = _mm512_maskz_sub_epi8(first_lanes(count), eight[k], base);
+      eight[k] = _mm512_maskz_sub_epi8(mask, _mm512_maskz_loadu_epi8(mask, bytes + k * lanes), base);
     }
     put_rows<kWidth>(eight, codes, lanes);
     codes += lanes * kWidth;
+    bytes += 8 * lanes;
+    n -= 8 * lanes;
   }
+  uint64_t bits = 0;
+  for (int64_t i = 0; i < n; ++i) bits |= static_cast<uint64_t>(bytes[i] - first) << (i * kWidth);
+  memcpy(codes, &bits, static_cast<size_t>(flat_bytes(n, kWidth)));
 }
 
 static void flat_pair(const uint8_t* bytes, int64_t n, uint8_t first, uint8_t* codes) {

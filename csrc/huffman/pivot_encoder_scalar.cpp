@@ -32,19 +32,22 @@ static void flat(const uint8_t* bytes, int64_t n, int width, uint8_t first, uint
     for (int64_t i = 0; i < n; ++i) codes[i / 8] = static_cast<uint8_t>(codes[i / 8] | (bytes[i] - first) << (i % 8));
     return;
   }
-  for (; n > 0; n -= kFlatBlock) {
-    const int64_t size = n < kFlatBlock ? n : kFlatBlock, lanes = (size + 7) / 8;
-    const uint8_t* end = bytes + size;
+  while (n >= 8) {
+    const int64_t lanes = n < kFlatBlock ? n / 8 : kFlatBlock / 8;
     for (int bit = 0; bit < 8 * width; bit += width) {
       uint8_t* row = codes + bit / 8 * lanes;
-      for (int64_t lane = 0; lane < lanes && bytes < end; ++lane) {
+      for (int64_t lane = 0; lane < lanes; ++lane) {
         const unsigned code = static_cast<unsigned>(*bytes++ - first) << (bit % 8);
         row[lane] = static_cast<uint8_t>(row[lane] | code);
         if (bit % 8 + width > 8) row[lanes + lane] = static_cast<uint8_t>(code >> 8);
       }
     }
     codes += lanes * width;
+    n -= 8 * lanes;
   }
+  uint64_t bits = 0;
+  for (int64_t i = 0; i < n; ++i) bits |= static_cast<uint64_t>(bytes[i] - first) << (i * width);
+  memcpy(codes, &bits, static_cast<size_t>(flat_bytes(n, width)));
 }
 
 const PivotEncoder pivot_encoder_scalar = {map, split, flat};

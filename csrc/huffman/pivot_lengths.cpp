@@ -15,7 +15,7 @@ namespace lowbit {
 namespace {
 
 constexpr int64_t kBit = 128;            // cost of a bit, where that of a level of merging is 1
-constexpr int64_t kSubtree = 28 * kBit;  // two bytes of padding, and about 80 cycles
+constexpr int64_t kSubtree = 20 * kBit;  // a byte of padding, and about 80 cycles
 constexpr int kRounds = 4, kFarthest = 16, kPairFirst = 8, kPairSecond = 4, kPairLengths = 5;
 
 using LengthCounts = std::array<int, kMaxCodeLength + 4>;  // room for the moves of the longest

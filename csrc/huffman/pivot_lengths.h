@@ -6,7 +6,7 @@
 namespace lowbit {
 
 // `lengths`, the shortest ones, or others that fill the code space as exactly and save levels of merging: one level of
-// a byte is worth 1/128 bit of it, a complete subtree 28 bits a chunk.
+// a byte is worth 1/128 bit of it, a complete subtree 20 bits a chunk.
 CodeLengths pivot_lengths(const ByteCounts& counts, const CodeLengths& lengths, int64_t chunks);
 
 }  // namespace lowbit

@@ -37,6 +37,13 @@ PivotTree::PivotTree(const CodeLengths& lengths) {
   int next = 0, rank = 0;
   build(pieces.data(), next, rank, 0);
   tables.resize(count);
+  for (int i = count - 1; i >= 0; --i) {
+    const PivotNode& node = nodes[i];
+    if (!node.right || nodes[i + 1].right || nodes[i + 1].width != 0) continue;  // the left child must be a leaf
+    const PivotNode& right = nodes[node.right];
+    if (!right.right && right.width == 1) chain_levels[i] = 2;
+    if (chain_levels[node.right] == 2) chain_levels[i] = 3;
+  }
   for (int i = 0; i < count; ++i) {
     if (nodes[i].right) continue;
     for (int j = 0; j < 64; ++j) tables[i][j] = byte_of_rank[nodes[i].first + j % (1 << nodes[i].width)];

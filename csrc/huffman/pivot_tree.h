@@ -23,6 +23,7 @@ struct PivotTree {
   int count = 0;
   std::array<PivotNode, 512> nodes;
   std::array<uint8_t, 256> byte_of_rank{}, rank_of_byte{};
+  std::array<uint8_t, 512> chain_levels{};      // of the nodes that a LeafChain can be; else 0
   std::vector<std::array<uint8_t, 64>> tables;  // of the complete subtrees, by node: their bytes, repeated
 
  private:

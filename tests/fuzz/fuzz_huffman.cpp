@@ -129,12 +129,13 @@ std::vector<uint8_t> resealed_huffman(const uint8_t* data, size_t size) {
   }
   const uint64_t pack = uint64_t{1} << (out[5] >> 1 & 3), bytes = (symbols + pack - 1) / pack;
   const size_t chunks = static_cast<size_t>((bytes + (uint64_t{1} << out[6]) - 1) >> out[6]);
-  if (chunks > size / 8 || at + 8 * chunks + 4 > size) return out;
-  size_t payload = at + 8 * chunks + 4;
-  for (size_t i = 0; i < chunks; ++i, at += 8) {
-    const size_t n = out[at] | size_t{out[at + 1]} << 8 | size_t{out[at + 2]} << 16 | size_t{out[at + 3] & 127u} << 24;
+  if (chunks > size / 6 || at + 6 * chunks + 4 > size) return out;
+  size_t payload = at + 6 * chunks + 4;
+  for (size_t i = 0; i < chunks; ++i, at += 6) {
+    size_t n = out[at] | size_t{out[at + 1]} << 8;
+    if (n == 0xffff) n = std::min<size_t>(size_t{1} << out[6], bytes - (i << out[6]));  // stored
     if (n > size - payload) return out;
-    put_u32(out.data() + at + 4, checksum_by_definition(out.data() + payload, n));
+    put_u32(out.data() + at + 2, checksum_by_definition(out.data() + payload, n));
     payload += n;
   }
   put_u32(out.data() + at, checksum_by_definition(out.data(), at));

@@ -57,7 +57,7 @@ def stream(shape: tuple[int, ...], table: bytes, chunks: list[bytes], flags: int
     """A stream whose checksums are right, whatever else is."""
     out = b"LBHF" + bytes([1, flags, log_chunk, len(shape)]) + b"".join(varint(n) for n in shape) + table
     for i, chunk in enumerate(chunks):
-        out += struct.pack("<II", len(chunk) | (i in stored) << 31, checksum(chunk))
+        out += struct.pack("<HI", 0xFFFF if i in stored else len(chunk), checksum(chunk))
     return out + struct.pack("<I", checksum(out)) + b"".join(chunks)
 
 
@@ -91,10 +91,11 @@ def parsed(buf: bytes) -> dict[str, Any]:
     size = -(-symbols // pack)
     sizes, stored = [], []
     for i in range(-(-size >> buf[6]) if size else 0):
-        word = struct.unpack_from("<I", buf, at + 8 * i)[0]
-        sizes.append(word & 0x7FFFFFFF)
-        stored.append(bool(word >> 31))
-    at += 8 * len(sizes) + 4
+        sizes.append(struct.unpack_from("<H", buf, at + 6 * i)[0])
+        stored.append(sizes[-1] == 0xFFFF)
+        if stored[-1]:
+            sizes[-1] = min(1 << buf[6], size - (i << buf[6]))
+    at += 6 * len(sizes) + 4
     chunks = [buf[at + sum(sizes[:i]) : at + sum(sizes[: i + 1])] for i in range(len(sizes))]
     return {"flags": buf[5], "log_chunk": buf[6], "shape": tuple(shape), "symbols": symbols, "pack": pack, "size": size,
             "lengths": lengths, "table": table, "chunks": chunks, "stored": stored}  # fmt: skip
@@ -145,13 +146,15 @@ def read_pivot(node: Any, data: bytes, at: int, n: int) -> tuple[np.ndarray, int
     codes = np.zeros(n, np.int64)
     for first in range(0, n, 512):
         m = min(512, n - first)
-        lanes = (m + 7) // 8
+        lanes = m // 8
         rows = np.frombuffer(data[at : at + w * lanes], np.uint8).reshape(w, lanes)
         columns = np.unpackbits(rows.T, axis=1, bitorder="little") if w else np.zeros((lanes, 0), np.uint8)
-        for i in range(m):
-            code = columns[i % lanes, i // lanes * w : (i // lanes + 1) * w]
-            codes[first + i] = (code.astype(np.int64) << np.arange(w)).sum()
         at += w * lanes
+        last = bits_of(data[at : at + (m % 8 * w + 7) // 8])
+        at += (m % 8 * w + 7) // 8
+        for i in range(m):
+            line, k = (columns[i % lanes], i // lanes) if i < 8 * lanes else (last, i - 8 * lanes)
+            codes[first + i] = (line[k * w : (k + 1) * w].astype(np.int64) << np.arange(w)).sum()
     return np.array(node, np.uint8)[codes], at
 
 
