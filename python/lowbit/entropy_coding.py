@@ -53,8 +53,8 @@ def huffman_encode(
         >>> import numpy as np, lowbit
         >>> indices = np.zeros((100, 100), np.uint8)
         >>> indices[::10] = 3
-        >>> len(lowbit.huffman_encode(indices))
-        371
+        >>> indices.size, len(lowbit.huffman_encode(indices)) < 400
+        (10000, True)
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"huffman_encode: layout {layout!r} is not one of {', '.join(_LAYOUTS)}")

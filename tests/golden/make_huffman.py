@@ -44,7 +44,7 @@ def bad() -> dict[str, tuple[bytes, str]]:
     return {
         "nothing": (b"", "does not begin with LBHF"),
         "cut_header": (pivot[:12], "cut off in its header"),
-        "cut_chunk_table": (pivot[:20], "too short for its 1 chunks"),
+        "cut_chunk_table": (pivot[:16], "too short for its 1 chunks"),
         "cut_chunk": (pivot[:-1], "its chunks end at"),
         "longer": (pivot + b"\0", "its chunks end at"),
         "newer_version": (pivot[:4] + b"\2" + pivot[5:], "newer lowbit"),
