@@ -106,12 +106,15 @@ class FloatNet:
 
 
 def _prepared(path: str | Path, taps: list[str]) -> bytes:
-    """The file with more outputs, and with every node named, so that timings can be told apart."""
+    """The file with more outputs, and with every node named by what it writes, so that timings can be told apart.
+
+    Names in files need not differ; what nodes write must.
+    """
     import onnx
 
     model = onnx.load(str(path))
     for node in model.graph.node:
-        node.name = node.name or node.output[0]
+        node.name = next(name for name in node.output if name)
     have = {o.name for o in model.graph.output}
     for name in taps:
         if name not in have:
@@ -139,8 +142,8 @@ def multiplications(path: str | Path) -> tuple[list[Multiplication], dict[str, s
     """The convolutions and matrix products of a file, and which of them each node may be fused into.
 
     Returns:
-        The multiplications in file order; and name of a node, or of one of its outputs (onnxruntime names nameless
-        nodes so) -> output tensor of the latest multiplication whose result reaches it. Multiplications map to
+        The multiplications in file order; and name of a node, or of one of its outputs (``_prepared`` names nodes
+        so) -> output tensor of the latest multiplication whose result reaches it. Multiplications map to
         themselves; nodes before the first are absent.
     """
     import onnx

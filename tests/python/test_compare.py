@@ -190,6 +190,23 @@ def test_errors_behind_a_flattening(tmp_path):
         assert layer.sqnr_weight > 30 and layer.sqnr_activation > 30 and layer.sqnr > 25 and layer.float_ms > 0
 
 
+def test_node_names_that_are_tensors_of_others(tmp_path):
+    """As Keras exporters write them: a node named like the tensor that a nameless node gives."""
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], name="pool"),
+        node("GlobalAveragePool", ["c"], ["p"], name="flat"),
+        node("Flatten", ["p"], ["flat"]),
+    ]
+    path = tmp_path / "names.onnx"
+    onnx.save(net(nodes, {"x": (3, 8, 8)}, {"w": np.ones((4, 3, 3, 3), np.float32)}, outputs=["flat"]), path)
+    x = np.ones((1, 3, 8, 8), np.float32)
+    timed = FloatNet(path, taps=["c"], profile=True)
+    assert timed.run(x).shape == (1, 4) and timed.tap(x)["c"].shape == (1, 4, 6, 6)
+    found, owner = multiplications(path)
+    assert [m.output for m in found] == ["c"]
+    assert {owner[name] for name in timed.node_ms() if name in owner} == {"c"}
+
+
 def test_ratio():
     ratio = Ratio()
     assert ratio.dB is None
