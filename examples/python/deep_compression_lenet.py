@@ -41,7 +41,7 @@ class Settings:
     rates: dict[str, float]
     density: dict[str, float]  # by layer
     bits: dict[str, int]
-    shift: int = 1  # training images are moved by up to this many pixels
+    shift: dict[str, int]  # training images are moved by up to this many pixels; by stage
     decay: float = 5e-4
     batch: int = 128
 
@@ -81,13 +81,15 @@ NETS = {
         rates={"float": 0.1, "prune": 0.05, "codebook": 1e-3},
         density={"ip1": 0.07, "ip2": 0.1, "ip3": 0.3},
         bits={"ip1": 4, "ip2": 4, "ip3": 4},
+        shift={"float": 1, "prune": 1, "codebook": 1},
     ),
     "lenet-5": Settings(
         lenet_5,
-        epochs={"float": 8, "prune": 24, "codebook": 6},
+        epochs={"float": 8, "prune": 26, "codebook": 5},
         rates={"float": 0.05, "prune": 0.03, "codebook": 1e-3},
-        density={"conv1": 0.66, "conv2": 0.12, "ip1": 0.06, "ip2": 0.19},
+        density={"conv1": 0.66, "conv2": 0.15, "ip1": 0.07, "ip2": 0.19},
         bits={"conv1": 5, "conv2": 5, "ip1": 4, "ip2": 4},
+        shift={"float": 1, "prune": 2, "codebook": 2},
     ),
 }
 
@@ -169,7 +171,7 @@ class Stage:
                     progress = 2 * (self.epoch * self.steps + step) / (self.epochs * self.steps)
                     densities = self.settings.density.items()
                     self.pruner.prune({name: gradual_density(progress, d) for name, d in densities})
-                x = train.moved(rows, self.settings.shift).to(memory_format=torch.channels_last)
+                x = train.moved(rows, self.settings.shift[self.name]).to(memory_format=torch.channels_last)
                 with torch.autocast("cpu", torch.bfloat16):
                     logits = self.net(x)
                 loss = F.cross_entropy(logits.float(), train.y[rows])

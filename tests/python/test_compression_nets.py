@@ -119,6 +119,16 @@ def test_residuals_are_added_after_the_product():
     assert len(ops(low)) == 1 and (low.run(x) >= 0).all()
 
 
+def test_depthwise_layers():
+    nodes = [node("Conv", ["x", "dw.weight", "dw.bias"], ["a"], group=4, pads=[1, 1, 1, 1]), node("Relu", ["a"], ["y"])]
+    model = net(nodes, {"x": (4, 6, 6)}, {"dw.weight": sparse((4, 1, 3, 3), 0.6), "dw.bias": sparse(4, 1)})
+    low = lowbit.convert(model, recipe="codebook:3")
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 6)).astype(np.float32)
+    expected = run_onnx(low.export_onnx(form="float"), {"x": x})["y"]
+    for isa in lowbit.isas():
+        np.testing.assert_allclose(low.run(x, isa=isa), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_sizes_add_up_to_the_file_s_tensors():
     model = lowbit.compress(small_net(1.0), sparsity=0.7, bits=4)
     sizes = layer_sizes(model.plan)

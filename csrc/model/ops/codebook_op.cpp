@@ -1,10 +1,11 @@
 // Products on float32 with weights that are codes into a codebook. Huffman streams and gaps become packed indices when
-// the model is opened; the weights themselves are never written out.
+// the model is opened; the weights themselves are written out for depthwise layers alone.
 #include <algorithm>
 #include <string>
 
 #include "lowbit/codebook.h"
 #include "lowbit/error.h"
+#include "lowbit/gemm_f32.h"
 #include "lowbit/huffman.h"
 #include "lowbit/sparse.h"
 #include "model/ops/window_attrs.h"
@@ -145,7 +146,7 @@ class GemmCodebook final : public Op {
 
  private:
   static constexpr int64_t kMostColumns = 1 << 16;  // of pack_sparse
-  static constexpr double kSparseBelow = 0.15;      // share of entries up to which sparse_gemm_f32 is the faster one
+  static constexpr double kSparseBelow = 0.15;      // break-even at batch 1; at batch 16 it is 0.3
 
   int64_t rows_;
   PackedCodebook dense_;  // one of the two
@@ -154,22 +155,42 @@ class GemmCodebook final : public Op {
   EpilogueCodebook epilogue_;
 };
 
+// Depthwise layers have few weights and no product to share a decoded one: theirs are decoded when the model is opened,
+// and gemm_f32.h's depthwise loop runs them (a hundred times as fast here as groups of one channel).
 class Conv2dCodebook final : public Op {
  public:
   explicit Conv2dCodebook(OpReader& reader) {
     reader.arity(1, 1);
     const std::vector<int64_t> kernel = reader.attrs().integers("kernel", 2, 1, 4096, 1);
     shape_ = read_window(reader, kernel[0], kernel[1], true);
-    CodebookParams params(reader, shape_.oc, shape_.kh * shape_.kw * (shape_.c / shape_.groups));
-    weights_ = pack_conv_codebook(params.packed().data(), shape_, params.bits, params.codebook());
+    const int64_t k = shape_.kh * shape_.kw * (shape_.c / shape_.groups);
+    CodebookParams params(reader, shape_.oc, k);
+    if (shape_.groups > 1 && shape_.groups == shape_.c && shape_.c == shape_.oc) {
+      std::vector<float> w(static_cast<size_t>(shape_.oc * k));
+      codebook_decode(params.packed().data(), shape_.oc, k, params.bits, params.codebook(), w.data());
+      depthwise_ = pack_conv_f32(w.data(), shape_);
+    } else {
+      weights_ = pack_conv_codebook(params.packed().data(), shape_, params.bits, params.codebook());
+    }
     bias_ = std::move(params.bias);
     epilogue_ = params.epilogue;
     if (!bias_.empty()) epilogue_.bias = bias_.data();
   }
 
   void run(const Frame& f) const override {
-    codebook_conv2d_f32(f.data<float>(inputs[0]), f.pitch(inputs[0]), with_batch(shape_, f.batch), weights_,
-                        f.data<float>(outputs[0]), f.pitch(outputs[0]), epilogue_, f.isa, f.threads);
+    const float* x = f.data<float>(inputs[0]);
+    float* y = f.data<float>(outputs[0]);
+    const Conv2dShape shape = with_batch(shape_, f.batch);
+    const int64_t ldx = f.pitch(inputs[0]), ldy = f.pitch(outputs[0]);
+    if (depthwise_.data) {
+      EpilogueF32 epilogue;
+      epilogue.bias = epilogue_.bias;
+      epilogue.lo = epilogue_.lo;
+      epilogue.hi = epilogue_.hi;
+      conv2d_f32(x, ldx, shape, depthwise_, y, ldy, epilogue, f.isa, f.threads);
+    } else {
+      codebook_conv2d_f32(x, ldx, shape, weights_, y, ldy, epilogue_, f.isa, f.threads);
+    }
   }
 
   bool strided_input(size_t) const override { return true; }
@@ -177,7 +198,8 @@ class Conv2dCodebook final : public Op {
 
  private:
   Conv2dShape shape_;
-  PackedConvCodebook weights_;
+  PackedConvCodebook weights_;  // one of the two
+  PackedConvF32 depthwise_;
   std::vector<float> bias_;
   EpilogueCodebook epilogue_;
 };
