@@ -41,10 +41,10 @@ def test_packing_at_every_width(dtype, isa):
             np.testing.assert_array_equal(lowbit.unpack_bits(packed, **args), np.where((x >= t) ^ flip, 1, -1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_round_trips(data):
-    shape = tuple(data.draw(st.lists(st.integers(0, 70), min_size=1, max_size=3)))
+    shape = (*data.draw(st.lists(st.integers(0, 9), max_size=2)), data.draw(st.integers(0, 140)))
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     x = np.where(rng.random(shape) < 0.5, -1, 1).astype(np.int8)
     packed = lowbit.pack_bits(x, isa=data.draw(st.sampled_from(LEVELS)))
