@@ -141,6 +141,7 @@ Fault decode_streams(StreamsFn run, const StreamTables& tables, const uint8_t* b
                  .table = tables.table.data(),
                  .multi_table = tables.multi.empty() ? nullptr : tables.multi.data(),
                  .table_bits = tables.bits,
+                 .multi_bits = tables.multi_bits,
                  .out = out};
   for (int i = 0; i + 1 < kStreams; ++i) c.offset[i + 1] = c.offset[i] + bytes[2 * i] + 256 * bytes[2 * i + 1];
   c.offset[kStreams] = size;

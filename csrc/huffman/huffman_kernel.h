@@ -75,8 +75,9 @@ struct StreamsChunk {
   int64_t offset[kStreams + 1];
   int64_t n, segment;
   const uint16_t* table;        // 2^table_bits entries: byte << 8 | length
-  const uint64_t* multi_table;  // or null: length of all in bits 0..7, number of bytes in 8..15, then up to six bytes
-  int table_bits;
+  const uint64_t* multi_table;  // 2^multi_bits entries or null: length of all in bits 0..7, number of bytes in 8..15,
+                                // then up to six bytes
+  int table_bits, multi_bits;
   uint8_t* out;
 };
 

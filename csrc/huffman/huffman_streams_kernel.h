@@ -63,9 +63,9 @@ static LOWBIT_ALWAYS_INLINE void single_rounds(const StreamsChunk& chunk, Stream
 
 // Rounds of four look-ups of at most 12 bits, each of which writes eight bytes; up to six of them count.
 static LOWBIT_ALWAYS_INLINE void multi_rounds(const StreamsChunk& chunk, StreamCursors& c) {
-  const uint64_t mask = (uint64_t{1} << chunk.table_bits) - 1;
+  const uint64_t mask = (uint64_t{1} << chunk.multi_bits) - 1;
   const uint64_t* table = chunk.multi_table;
-  for (int64_t rounds; (rounds = safe_rounds(c, 4 * chunk.table_bits, 24, 2)) > 0;) {
+  for (int64_t rounds; (rounds = safe_rounds(c, 4 * chunk.multi_bits, 24, 2)) > 0;) {
     for (; rounds > 0; --rounds) {
 #pragma GCC unroll 8
       for (int s = 0; s < kStreams; ++s) {

@@ -80,7 +80,11 @@ static void flat(const uint8_t* codes, int64_t n, int width, const uint8_t* tabl
 
 static void unpack(const uint8_t* packed, int64_t n, int pack, uint8_t* out) {
   const int bits = 8 / pack;
-  for (int64_t i = 0; i < n; ++i) out[i] = packed[i / pack] >> (i % pack * bits) & ((1 << bits) - 1);
+  for (; n > 0; ++packed) {
+    unsigned byte = *packed;
+    for (int i = 0; i < pack && n > 0; ++i, --n, byte >>= bits)
+      *out++ = static_cast<uint8_t>(byte & ((1u << bits) - 1));
+  }
 }
 
 const PivotDecoder pivot_decoder_scalar = {checksum, count_ones, merge, merge_leaf, nullptr, flat, unpack};

@@ -6,7 +6,7 @@ namespace lowbit {
 namespace {
 
 constexpr int kMostBytes = 6;
-constexpr int kMaxMultiBits = 12;  // 32 KB of table: more would not stay in the L1 cache
+constexpr int kMultiBits = 11, kMaxMultiBits = 12;  // 16 or 32 KB of table: more would not stay in the L1 cache
 
 uint16_t reversed(uint32_t code, int length) {
   uint32_t r = 0;
@@ -40,14 +40,15 @@ StreamTables::StreamTables(const CodeLengths& lengths) {
       table[at] = static_cast<uint16_t>(b << 8 | lengths[b]);
     }
   }
-  if (2 * mean > bits || bits > kMaxMultiBits) return;
-  multi.resize(size);
-  for (uint32_t at = 0; at < size; ++at) {
+  multi_bits = std::max(bits, kMultiBits);
+  if (2 * mean > multi_bits || multi_bits > kMaxMultiBits) return;
+  multi.resize(size_t{1} << multi_bits);
+  for (uint32_t at = 0; at < multi.size(); ++at) {
     uint64_t entry = 0;
     int used = 0, count = 0;
     while (count < kMostBytes) {
-      const uint16_t one = table[at >> used];
-      if (used + (one & 0xff) > bits) break;
+      const uint16_t one = table[at >> used & (size - 1)];
+      if (used + (one & 0xff) > multi_bits) break;
       used += one & 0xff;
       entry |= static_cast<uint64_t>(one >> 8) << (16 + 8 * count++);
     }

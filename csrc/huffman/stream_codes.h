@@ -17,6 +17,7 @@ struct StreamTables {
 
   int bits = 0;                 // the longest length
   std::vector<uint16_t> table;  // as in StreamsChunk
+  int multi_bits = 0;
   std::vector<uint64_t> multi;  // empty where a look-up would seldom give two bytes
 };
 
