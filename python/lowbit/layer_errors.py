@@ -20,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lowbit
+from lowbit.graph.codebook import float_weights, is_codebook
+from lowbit.graph.plan import Plan
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
-MULTIPLIES = ("conv2d", "gemm", "xnor_conv2d", "xnor_gemm", "conv2d_f32", "gemm_f32")
-_QUANTIZED = ("conv2d", "gemm")
+_QUANTIZED = ("conv2d", "gemm", "conv2d_codebook", "gemm_codebook")
+MULTIPLIES = (*_QUANTIZED, "xnor_conv2d", "xnor_gemm", "conv2d_f32", "gemm_f32")
 
 
 @dataclass
@@ -88,6 +90,10 @@ def real_weights(op: Mapping[str, Any], arrays: Mapping[str, Array]) -> Floats:
     return ((weight.astype(np.float32) - zero) * scale).astype(np.float32)
 
 
+def _codebook_weights(plan: Mapping[str, Any], op: Mapping[str, Any], arrays: Mapping[str, Array]) -> Floats:
+    return float_weights(Plan(dict(plan), dict(arrays)), dict(op))
+
+
 def apply(op: Mapping[str, Any], x: Floats, weight: Floats, threads: int | None) -> Floats:
     """A layer's sums in float, without bias: x as the plan stores it (NHWC, or (..., k))."""
     if op["op"].startswith("gemm"):
@@ -136,7 +142,11 @@ class LayerErrors:
             for op in plan["ops"]
             if op["op"] in MULTIPLIES and op["name"] in reference and self._comparable(op, reference[op["name"]])
         ]
-        self._weights = {op["name"]: real_weights(op, arrays) for op, _ in self._pairs if op["op"] in _QUANTIZED}
+        self._weights = {
+            op["name"]: _codebook_weights(plan, op, arrays) if is_codebook(op) else real_weights(op, arrays)
+            for op, _ in self._pairs
+            if op["op"] in _QUANTIZED
+        }
         self._float_weights = {op["name"]: real_weights(ref, float_arrays) for op, ref in self._pairs}
         self._bias = {op["name"]: float_arrays.get(ref["params"].get("bias", "")) for op, ref in self._pairs}
         self.layers: dict[str, Errors] = {op["name"]: Errors() for op, _ in self._pairs}

@@ -156,6 +156,17 @@ def test_wrong_arguments(arguments, message):
         lowbit.compress(small_net(1.0), **arguments)
 
 
+def test_compare_measures_the_weights_of_codebook_layers():
+    """Fewer bits, a worse ratio of signal to weight error; activations stay in float."""
+    found = []
+    for bits in (8, 4):
+        model = lowbit.convert(FASHION, recipe=f"codebook:{bits}")
+        x = np.load(files("lowbit.demo") / "fashion.npz")["x_test"][:16, None].astype(np.float32) / 255
+        found.append(lowbit.compare(FASHION, model, x, None, seconds=0.01, sqnr_images=16).layers)
+    assert len(found[0]) == 10 and all(layer.sqnr_activation == np.inf for layer in found[0])
+    assert all(fine.sqnr_weight > coarse.sqnr_weight for fine, coarse in zip(*found, strict=True))
+
+
 def test_recipes():
     with pytest.raises(ValueError, match="codebook:9"):
         lowbit.convert(small_net(), recipe="codebook:9")
