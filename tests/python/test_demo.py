@@ -7,6 +7,7 @@ import pytest
 from lowbit import demo
 
 FOLDER = demo.files("lowbit.demo")
+XNOR_PROMISED = 85.0  # percent
 
 
 def test_shipped_files_are_small_and_complete():
@@ -29,13 +30,14 @@ def result(tmp_path_factory):
 
 def test_demo_keeps_the_accuracy(result):
     found, stages, _ = result
-    float_row, int8 = found["rows"]
+    float_row, int8, xnor = found["rows"]
     data = np.load(FOLDER / "fashion.npz")
     x = ((data["x_test"].astype(np.float32) / 255 - 0.2860) / 0.3530)[:, None].astype(np.float32)
     session = onnxruntime.InferenceSession(str(FOLDER / "fashion.onnx"))
     truth = 100 * float((session.run(None, {"image": x})[0].argmax(1) == data["y_test"]).mean())
     assert float_row["accuracy"] == pytest.approx(truth, abs=0.1)
     assert int8["accuracy"] > float_row["accuracy"] - 1.0 and int8["agreement"] > 96
+    assert xnor["accuracy"] > XNOR_PROMISED and xnor["bytes"] < 120_000 and xnor["ms"] > 0
     assert int8["bytes"] < 0.45 * float_row["bytes"] and int8["ms"] > 0
     assert {s for s, _, _ in stages} >= {"calibrating", "answers", "errors per layer", "timing"}
 
