@@ -18,6 +18,11 @@ GEMMS = (  # m, n, k
     (3136, 64, 576), (49, 512, 4608),
 )  # fmt: skip
 XNOR_GEMMS = ((1024, 1024, 1024), (512, 512, 4096), (1024, 1024, 8192))
+CODEBOOK_GEMMS = (  # m, n, k, bits, mode
+    (1, 4096, 4096, 2, "int8"), (1, 4096, 4096, 2, "float32"), (1, 4096, 4096, 4, "int8"), (1, 4096, 4096, 8, "int8"),
+    (128, 4096, 4096, 2, "int8"), (128, 4096, 4096, 4, "int8"), (128, 4096, 4096, 2, "float32"),
+)  # fmt: skip
+CODEBOOK_DECODES = ((1 << 18, 2, "float32"), (1 << 25, 2, "float32"), (1 << 18, 2, "int8"), (1 << 18, 4, "int8"))
 CONVS = ((56, 64), (28, 128), (14, 256), (7, 512))  # side, channels in and out; 3x3
 
 
@@ -118,6 +123,20 @@ def xnor(isa: str, threads: int, seconds: float, with_peers: bool = True) -> Ite
             call = ours.xnor_conv(side, c, kind, threads, isa, rng)
             name, macs = f"{c}ch @ {side}, {kind} to {kind}", side * side * c * c * 9
             yield _row("xnor", name, isa, threads, macs, call, {}, full, seconds, ours.XNOR_PROBES)
+
+
+def codebook(isa: str, threads: int, seconds: float, with_peers: bool = True) -> Iterator[Row]:
+    """1 to 8 bits: CODEBOOK_GEMMS beside MatMulNBits; CODEBOOK_DECODES beside a store loop, in G weights/s."""
+    rng = np.random.default_rng(0)
+    for m, n, k, bits, mode in CODEBOOK_GEMMS:
+        low, full = peers.codebook_gemm(m, n, k, bits, mode, threads, rng) if with_peers else ({}, {})
+        call = ours.codebook_gemm(m, n, k, bits, mode, threads, isa, rng)
+        name = f"GEMM {m} x {n} x {k}, {bits} bit, {mode}"
+        yield _row("codebook", name, isa, threads, m * n * k, call, low, full, seconds, {})
+    for count, bits, dtype in CODEBOOK_DECODES:
+        call = ours.codebook_decode(count, bits, dtype, threads, isa, rng)
+        name, full = f"decode {count} weights, {bits} bit to {dtype}", peers.fill(count, dtype)
+        yield _row("codebook", name, isa, threads, count, call, {}, full, seconds, {})
 
 
 def whole_nets(isa: str, threads: int, seconds: float, names: list[str], with_peers: bool = True) -> Iterator[Row]:

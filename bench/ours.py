@@ -82,6 +82,23 @@ def xnor_conv(h: int, c: int, kind: str, threads: int, isa: str, rng: np.random.
     return lambda: lowbit.xnor_conv2d(x, w, padding=1, scale=scale, bias=bias, out=out, isa=isa, threads=threads)
 
 
+def codebook_gemm(
+    m: int, n: int, k: int, bits: int, mode: str, threads: int, isa: str, rng: np.random.Generator
+) -> Call:
+    """Weights tiled beforehand, one codebook, float32 in and out."""
+    indices = lowbit.pack_indices(rng.integers(0, 1 << bits, (n, k), np.uint8), bits)
+    w = lowbit.pack_codebook(indices, rng.standard_normal(1 << bits, np.float32))
+    x, out = rng.standard_normal((m, k), np.float32), np.empty((m, n), np.float32)
+    return lambda: lowbit.codebook_gemm(x, w, mode=mode, out=out, isa=isa, threads=threads)
+
+
+def codebook_decode(count: int, bits: int, dtype: str, threads: int, isa: str, rng: np.random.Generator) -> Call:
+    """Into a given buffer."""
+    indices = lowbit.pack_indices(rng.integers(0, 1 << bits, (1, count), np.uint8), bits)
+    codebook, out = np.arange(1 << bits).astype(dtype), np.empty((1, count), dtype)
+    return lambda: lowbit.codebook_decode(indices, codebook, dtype, out=out, isa=isa, threads=threads)
+
+
 _models: dict[str, object] = {}
 
 

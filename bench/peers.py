@@ -116,6 +116,52 @@ def _onednn_qlinear(a, b) -> Callable[[], object] | None:
     return call
 
 
+def codebook_gemm(
+    m: int, n: int, k: int, bits: int, mode: str, threads: int, rng: np.random.Generator
+) -> tuple[Calls, Calls]:
+    """float32 (m, k) times (n, k) weights of a few bits, uniform levels in blocks of 32; and dense float32.
+
+    onnxruntime's MatMulNBits computes in int8 at accuracy_level 4 and in float32 at 0.
+    """
+    low: Calls = {}
+    full: Calls = {}
+    x = rng.standard_normal((m, k), np.float32)
+    if find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(threads)
+        fx, fw, out = torch.from_numpy(x), torch.randn(n, k), torch.empty(m, n)
+        full["torch fp32"] = lambda: torch.mm(fx, fw.t(), out=out)
+    if find_spec("onnxruntime"):
+        import onnx
+        from onnx import TensorProto, helper
+
+        blocks, level = k // 32, 4 if mode == "int8" else 0
+        node = helper.make_node(
+            "MatMulNBits", ["x", "w", "scale"], ["y"], domain="com.microsoft", K=k, N=n, bits=bits, block_size=32,
+            accuracy_level=level,
+        )  # fmt: skip
+        graph = helper.make_graph(
+            [node], "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [m, k])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [m, n])],
+            [
+                onnx.numpy_helper.from_array(rng.integers(0, 256, (n, blocks, 4 * bits), np.uint8), "w"),
+                onnx.numpy_helper.from_array(np.full(n * blocks, 0.01, np.float32), "scale"),
+            ],
+        )  # fmt: skip
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        low[f"onnxruntime MatMulNBits, level {level}"] = _onnxruntime(model.SerializeToString(), {"x": x}, threads)
+    return low, full
+
+
+def fill(count: int, dtype: str) -> Calls:
+    """A pure store loop."""
+    out = np.empty(count, dtype)
+    return {"numpy fill": lambda: out.fill(1)}
+
+
 def conv(h: int, c: int, oc: int, kernel: int, threads: int, rng: np.random.Generator) -> tuple[Calls, Calls]:
     """A same-padded stride-1 NHWC convolution, batch 1: int8 and float32."""
     low: Calls = {}

@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--kernels", action="store_true", help="GEMM shapes and 3x3 layers")
     parser.add_argument("--nets", nargs="?", const="all", help="whole nets: all, or names with commas")
+    parser.add_argument("--codebook", action="store_true", help="1 to 8 bits: products beside MatMulNBits, decoding")
     parser.add_argument("--xnor", action="store_true", help="1 bit: GEMM shapes and 3x3 layers, beside torch float32")
     parser.add_argument("--calls", action="store_true", help="cost of a call, entropy search, doors from C++")
     parser.add_argument("--threads", default="1,2", help="thread counts (default 1,2)")
@@ -62,6 +63,8 @@ def measure(args: argparse.Namespace, isa: str) -> dict:
         if args.kernels:
             parts += [compare.gemms(isa, t, args.seconds, not args.no_peers)]
             parts += [compare.convs(isa, t, args.seconds, not args.no_peers)]
+        if args.codebook:
+            parts += [compare.codebook(isa, t, args.seconds, not args.no_peers)]
         if args.xnor:
             parts += [compare.xnor(isa, t, args.seconds, not args.no_peers)]
         if args.nets:
@@ -121,7 +124,7 @@ def main() -> None:
         warnings.filterwarnings("ignore")
         pathlib.Path(path).write_text(json.dumps(measure(args, isa)))
         return
-    if not (args.kernels or args.nets or args.calls or args.xnor):
+    if not (args.kernels or args.nets or args.calls or args.xnor or args.codebook):
         args.kernels = args.calls = True
         args.nets = "all"
         sys.argv += ["--kernels", "--calls", "--nets"]

@@ -4,7 +4,13 @@ import math
 
 from compare import OURS, Row, geometric_mean
 
-NAMES = {"gemm_i8": "GEMM, m x n x k", "conv2d_i8": "3x3 convolution", "xnor": "1 bit", "net": "whole nets, batch 1"}
+NAMES = {
+    "gemm_i8": "GEMM, m x n x k",
+    "conv2d_i8": "3x3 convolution",
+    "xnor": "1 bit",
+    "codebook": "codebook (decode: G weights/s)",
+    "net": "whole nets, batch 1",
+}
 
 
 def line(row: Row) -> str:

@@ -83,11 +83,12 @@ class LookupI8 {
   __m256i table_;
 };
 
-// The next 8 dense indices, a byte each.
+// The next 8 dense indices, a byte each, from a load of `size` bytes: 8 where there are as many, since a load of three
+// goes through memory.
 template <int kBits>
-static inline uint64_t eight(const uint8_t* bytes) {
+static inline __attribute__((always_inline)) uint64_t eight(const uint8_t* bytes, size_t size) {
   uint64_t word = 0;
-  __builtin_memcpy(&word, bytes, kBits);
+  __builtin_memcpy(&word, bytes, size);
   return _pdep_u64(word, 0x0101010101010101ull * ((1u << kBits) - 1));
 }
 
@@ -111,7 +112,8 @@ static void decode(const DecodeRun<T>& run) {
   T* out = run.out;
   for (; left > 0 && t % 8 != 0; ++t, --left) *out++ = run.table[dense_index(run.packed, t, kBits)];  // to a whole byte
   const uint8_t* bytes = run.packed + t / 8 * kBits;
-  for (; left >= 8; left -= 8, bytes += kBits, out += 8) store_eight(lookup, eight<kBits>(bytes), out);
+  for (; left * kBits >= 64; left -= 8, bytes += kBits, out += 8) store_eight(lookup, eight<kBits>(bytes, 8), out);
+  for (; left >= 8; left -= 8, bytes += kBits, out += 8) store_eight(lookup, eight<kBits>(bytes, kBits), out);
   for (t = 0; t < left; ++t) out[t] = run.table[dense_index(bytes, t, kBits)];
 }
 

@@ -54,14 +54,33 @@ static inline __attribute__((always_inline)) __m512i indices64(const uint8_t* by
   }
 }
 
+// kBytes bytes over and over.
+template <int kBytes>
+static inline __m512i repeated(const void* from) {
+  const __mmask16 some = (__mmask16)((1 << (kBytes / 4)) - 1);
+  if constexpr (kBytes >= 16) {
+    const __m512i v = _mm512_maskz_loadu_epi32(some, from);
+    if constexpr (kBytes == 16) return _mm512_broadcast_i32x4(_mm512_castsi512_si128(v));
+    if constexpr (kBytes == 32) return _mm512_broadcast_i64x4(_mm512_castsi512_si256(v));
+    return v;
+  }
+  uint64_t word = 0;
+  __builtin_memcpy(&word, from, kBytes < 8 ? kBytes : 8);
+  if constexpr (kBytes == 2) return _mm512_set1_epi16((int16_t)word);
+  if constexpr (kBytes == 4) return _mm512_set1_epi32((int32_t)word);
+  return _mm512_set1_epi64((int64_t)word);
+}
+
 template <int kBits>
 struct ValuesI8 {
   static constexpr int kTables = kBits <= 6 ? 1 : kBits == 7 ? 2 : 4;
   __m512i table[kTables];
   explicit inline ValuesI8(const int8_t* values) {
-    alignas(64) int8_t bytes[64 * kTables];
-    for (int t = 0; t < 64 * kTables; ++t) bytes[t] = values[t & ((1 << kBits) - 1)];
-    for (int t = 0; t < kTables; ++t) table[t] = _mm512_load_si512(bytes + 64 * t);
+    if constexpr (kBits <= 6) {
+      table[0] = repeated<(1 << kBits)>(values);
+    } else {
+      for (int t = 0; t < kTables; ++t) table[t] = _mm512_loadu_si512(values + 64 * t);
+    }
   }
   inline __attribute__((always_inline)) void store64(const uint8_t* bytes, int8_t* out) const {
     const __m512i index = indices64<kBits>(bytes);
@@ -85,9 +104,11 @@ struct ValuesF32 {
   __m512 table[kTables];
   const float* values;
   explicit inline ValuesF32(const float* v) : values(v) {
-    alignas(64) float all[16 * kTables];
-    for (int t = 0; t < 16 * kTables; ++t) all[t] = v[t & ((1 << kBits) - 1)];
-    for (int t = 0; t < kTables; ++t) table[t] = _mm512_load_ps(all + 16 * t);
+    if constexpr (kBits <= 4) {
+      table[0] = _mm512_castsi512_ps(repeated<(4 << kBits)>(v));
+    } else {
+      for (int t = 0; t < kTables; ++t) table[t] = _mm512_loadu_ps(v + 16 * t);
+    }
   }
 
   // By the low bits of 32-bit lanes.

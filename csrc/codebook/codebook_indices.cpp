@@ -95,11 +95,12 @@ void decode(const uint8_t* packed, int64_t n, int64_t k, int bits, const Codeboo
   threads = resolve_threads(threads);
   if (n * k == 0) return;
   if (c.entries < int64_t{1} << bits) check_within(packed, n, k, bits, c.entries, isa);
-  const std::vector<T> tables = whole_tables(c, c.rows(n, k), bits);
+  const bool whole = c.entries == int64_t{1} << bits;
+  const std::vector<T> filled = whole ? std::vector<T>() : whole_tables(c, c.rows(n, k), bits);
+  const T* tables = whole ? c.values : filled.data();
   if (c.per == CodebookPer::tensor) {
-    parallel_for(threads, n * k, kGrain, [&](int64_t begin, int64_t end) {
-      fn({packed, begin, end - begin, tables.data(), out + begin}, bits);
-    });
+    parallel_for(threads, n * k, kGrain,
+                 [&](int64_t begin, int64_t end) { fn({packed, begin, end - begin, tables, out + begin}, bits); });
     return;
   }
   const int64_t group = c.per == CodebookPer::columns ? c.group_size : k;
@@ -107,7 +108,7 @@ void decode(const uint8_t* packed, int64_t n, int64_t k, int bits, const Codeboo
     for (int64_t j = begin; j < end; ++j) {
       for (int64_t p = 0; p < k; p += group) {
         const int64_t row = c.per == CodebookPer::channel ? j : p / group, first = j * k + p;
-        fn({packed, first, std::min(group, k - p), tables.data() + (row << bits), out + first}, bits);
+        fn({packed, first, std::min(group, k - p), tables + (row << bits), out + first}, bits);
       }
     }
   });
