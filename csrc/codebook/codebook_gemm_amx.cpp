@@ -13,7 +13,8 @@ LOWBIT_TARGET_BEGIN_AMX
 namespace lowbit {
 namespace {
 
-constexpr int64_t kTogether = 4;  // panels
+constexpr int64_t kTogether = 4;    // panels
+constexpr int64_t kStreamRows = 7;  // at most, for which vpdpbusd on indices is faster (8: 194 against 219 GMAC/s)
 constexpr int64_t kTileRows = 16, kTileBytes = 1024, kTileColumns = 64;
 
 struct TileConfig {
@@ -92,7 +93,7 @@ static void block(const CodebookI8& c, int64_t i, int64_t rows, int64_t p, int64
 }  // namespace
 
 void codebook_i8_amx(const CodebookI8& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
-  if (i1 - i0 <= 2) return codebook_i8_avx512(c, i0, i1, p0, p1);
+  if (i1 - i0 <= kStreamRows) return codebook_i8_avx512(c, i0, i1, p0, p1);
   const TiledIndices& w = c.w;
   configure();
   for (int64_t p = p0; p < p1; p += kTogether) {

@@ -1,9 +1,12 @@
-// One row (GEMV): indices stream by once, four panels at a time, and are looked up in registers on their way into
-// vpdpbusd or an FMA; activations are embedded broadcasts. More rows: panels are decoded once (int8: four panels of a
-// codebook group, in L2; float: 128 columns of two panels, in L1) and multiplied in register tiles.
+// Few rows (int8: up to 16, four at a time; float: one): indices stream by, four panels together, and are looked up in
+// registers on their way into vpdpbusd or an FMA. More rows: panels are decoded once (int8: four panels of a codebook
+// group, in L2; float: 128 columns of two panels, in L1) and multiplied in register tiles.
 //
 // int8: the weights are the unsigned operand, 128 added in the table, so 128 * sum(codes of a row) is taken off again.
 // Float: one chain of FMAs per output in the order of columns, which memory may interrupt without changing a bit.
+// Limits of GEMV on Sapphire Rapids: 4096 x 4096 at 2 bits comes from L3 at 26 of the 32 GB/s that one core reads there
+// (105 GMAC/s; in L2 137); software prefetch (L1, L2, NTA) lost 0 to 30 %, the number of streams made no difference.
+// Float at 2 bits: 16 vpermps, 16 FMAs and 7 shifts for 256 weights on ports 0 and 5.
 #include "codebook/codebook_kernel.h"
 #include "codebook/codebook_tiles_avx512.h"
 #include "target.h"
@@ -17,7 +20,8 @@ LOWBIT_TARGET_BEGIN_AVX512
 namespace lowbit {
 namespace {
 
-constexpr int64_t kTogether = 4;  // panels
+constexpr int64_t kTogether = 4;     // panels
+constexpr int64_t kStreamRows = 16;  // at most, for which weights are looked up on the way
 
 // 16 values of one column of a quad.
 template <int kBits>
@@ -235,11 +239,16 @@ static inline __m512i row_term(const int8_t* x, int64_t count) {
   return _mm512_set1_epi32(_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1))));
 }
 
-// Quads [kQuad, kQuad + 4) of a block of each panel. Codes stay in registers for all panels, indices for all quads, and
-// two chains of sums keep vpdpbusd's five cycles apart.
+// x: four codes, for all lanes.
+static inline __attribute__((always_inline)) void dot_quad(__m512i& sum, __m512i w, const int8_t* x) {
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int32_t*)x));
+}
+
+// Quads [kQuad, kQuad + 4) of a block of each panel, one row: its codes stay in registers for all panels, indices for
+// all quads, and two chains of sums keep vpdpbusd's five cycles apart.
 template <int kQuad, class Lookup, int kPanels>
 static inline __attribute__((always_inline)) void dot_half(const Lookup& lookup, const uint8_t* block,
-                                                           int64_t panel_bytes, const int8_t* x,
+                                                           int64_t panel_bytes, const int8_t* x, int64_t,
                                                            __m512i (&sum)[kPanels][2]) {
   const __m512i x0 = four_codes(x + 4 * kQuad), x1 = four_codes(x + 4 * kQuad + 4);
   const __m512i x2 = four_codes(x + 4 * kQuad + 8), x3 = four_codes(x + 4 * kQuad + 12);
@@ -252,43 +261,79 @@ static inline __attribute__((always_inline)) void dot_half(const Lookup& lookup,
   }
 }
 
-template <int kBits, class Lookup, int kPanels>
-static void gemv_i8(const CodebookI8& c, int64_t i, int64_t p) {
+// The same of four rows, whose codes come from memory.
+template <int kQuad, class Lookup, int kPanels>
+static inline __attribute__((always_inline)) void dot_half(const Lookup& lookup, const uint8_t* block,
+                                                           int64_t panel_bytes, const int8_t* x, int64_t ldx,
+                                                           __m512i (&sum)[kPanels][4]) {
+#pragma GCC unroll 4
+  for (int q = 0; q < kPanels; ++q, block += panel_bytes) {
+    const __m512i w[4] = {lookup.template quad<kQuad>(block), lookup.template quad<kQuad + 1>(block),
+                          lookup.template quad<kQuad + 2>(block), lookup.template quad<kQuad + 3>(block)};
+#pragma GCC unroll 4
+    for (int t = 0; t < 4; ++t) {
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) dot_quad(sum[q][r], w[t], x + r * ldx + 4 * (kQuad + t));
+    }
+  }
+}
+
+// One row, or up to four (of which `rows` count), of kPanels panels.
+template <int kBits, class Lookup, int kPanels, int kRows>
+static void stream_i8(const CodebookI8& c, int64_t i, int64_t rows, int64_t p) {
+  constexpr int kChains = kRows == 1 ? 2 : kRows;
   const TiledIndices& w = c.w;
   const int64_t panel_bytes = w.blocks * w.block_bytes();
-  __m512 total[kPanels];
-  for (int q = 0; q < kPanels; ++q) total[q] = _mm512_setzero_ps();
   for (int64_t g = 0; g < w.groups; ++g) {
     const int64_t first = g * w.group_blocks, count = (w.columns(g) + kBlockColumns - 1) / kBlockColumns;
     const uint8_t* block = w.panel(p) + first * w.block_bytes();
     const int8_t* x = c.x + i * c.ldx + first * kBlockColumns;
-    const __m512i term = row_term(x, count * kBlockColumns);
     const Lookup lookup(c.table + (w.per_channel ? p * kChannels : g) * w.entries(), 128);
-    __m512i sum[kPanels][2];
-#pragma GCC unroll 4
-    for (int q = 0; q < kPanels; ++q) sum[q][0] = sum[q][1] = _mm512_setzero_si512();
-    for (int64_t b = 0; b < count; ++b, block += 64 * kBits, x += kBlockColumns) {
-      dot_half<0>(lookup, block, panel_bytes, x, sum);
-      dot_half<4>(lookup, block, panel_bytes, x, sum);
-    }
+    __m512i sum[kPanels][kChains];
 #pragma GCC unroll 4
     for (int q = 0; q < kPanels; ++q) {
-      const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_add_epi32(sum[q][0], sum[q][1]), term));
-      total[q] = _mm512_add_ps(total[q], _mm512_mul_ps(f, panel_scale(c, p + q, g)));
+#pragma GCC unroll 4
+      for (int r = 0; r < kChains; ++r) sum[q][r] = _mm512_setzero_si512();
+    }
+    for (int64_t b = 0; b < count; ++b, block += 64 * kBits, x += kBlockColumns) {
+      dot_half<0>(lookup, block, panel_bytes, x, c.ldx, sum);
+      dot_half<4>(lookup, block, panel_bytes, x, c.ldx, sum);
+    }
+    x -= count * kBlockColumns;
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      if (r >= rows) break;
+      const __m512i term = row_term(x + r * c.ldx, count * kBlockColumns);
+#pragma GCC unroll 4
+      for (int q = 0; q < kPanels; ++q) {
+        const __m512i all = kRows == 1 ? _mm512_add_epi32(sum[q][0], sum[q][1]) : sum[q][r];
+        const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(all, term));
+        add_total(c, i + r, p + q, g, _mm512_mul_ps(f, panel_scale(c, p + q, g)));
+      }
     }
   }
-  for (int q = 0; q < kPanels; ++q) finish_row(c, i, p + q, total[q]);
+}
+
+template <int kBits, class Lookup, int kRows>
+static void stream_i8_panels(const CodebookI8& c, int64_t i, int64_t rows, int64_t p, int64_t p1) {
+  if (!c.w.per_channel) {
+    for (; p + kTogether <= p1; p += kTogether) stream_i8<kBits, Lookup, kTogether, kRows>(c, i, rows, p);
+  }
+  for (; p < p1; ++p) stream_i8<kBits, Lookup, 1, kRows>(c, i, rows, p);
 }
 
 template <int kBits>
-static void gemv_i8_bits(const CodebookI8& c, int64_t i, int64_t p0, int64_t p1) {
-  if (c.w.per_channel) {
-    for (int64_t p = p0; p < p1; ++p) gemv_i8<kBits, ChannelLookupI8<kBits>, 1>(c, i, p);
-    return;
+static void stream_i8_bits(const CodebookI8& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
+  for (int64_t i = i0; i < i1; i += 4) {
+    const int64_t rows = i1 - i < 4 ? i1 - i : 4;
+    if (c.w.per_channel) {
+      if (rows == 1) stream_i8_panels<kBits, ChannelLookupI8<kBits>, 1>(c, i, rows, p0, p1);
+      if (rows > 1) stream_i8_panels<kBits, ChannelLookupI8<kBits>, 4>(c, i, rows, p0, p1);
+    } else {
+      if (rows == 1) stream_i8_panels<kBits, LookupI8<kBits>, 1>(c, i, rows, p0, p1);
+      if (rows > 1) stream_i8_panels<kBits, LookupI8<kBits>, 4>(c, i, rows, p0, p1);
+    }
   }
-  int64_t p = p0;
-  for (; p + kTogether <= p1; p += kTogether) gemv_i8<kBits, LookupI8<kBits>, kTogether>(c, i, p);
-  for (; p < p1; ++p) gemv_i8<kBits, LookupI8<kBits>, 1>(c, i, p);
 }
 
 // Rows [i, i + kRows) of kPanels decoded panels, over one group: adds to y, which holds totals, or stores them.
@@ -342,14 +387,11 @@ void codebook_f32_avx512(const CodebookF32& c, int64_t i0, int64_t i1, int64_t p
 }
 
 void codebook_i8_avx512(const CodebookI8& c, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
-  using Gemv = void (*)(const CodebookI8&, int64_t, int64_t, int64_t);
-  static constexpr Gemv kGemv[] = {gemv_i8_bits<1>, gemv_i8_bits<2>, gemv_i8_bits<3>, gemv_i8_bits<4>,
-                                   gemv_i8_bits<5>, gemv_i8_bits<6>, gemv_i8_bits<7>, gemv_i8_bits<8>};
+  using Stream = void (*)(const CodebookI8&, int64_t, int64_t, int64_t, int64_t);
+  static constexpr Stream kStream[] = {stream_i8_bits<1>, stream_i8_bits<2>, stream_i8_bits<3>, stream_i8_bits<4>,
+                                       stream_i8_bits<5>, stream_i8_bits<6>, stream_i8_bits<7>, stream_i8_bits<8>};
   const TiledIndices& w = c.w;
-  if (i1 - i0 <= 2) {
-    for (int64_t i = i0; i < i1; ++i) kGemv[w.bits - 1](c, i, p0, p1);
-    return;
-  }
+  if (i1 - i0 <= kStreamRows) return kStream[w.bits - 1](c, i0, i1, p0, p1);
   for (int64_t p = p0; p < p1; p += kTogether) {
     const int64_t panels = p1 - p < kTogether ? p1 - p : kTogether;
     for (int64_t g = 0; g < w.groups; ++g) {
