@@ -30,7 +30,7 @@ def result(tmp_path_factory):
 
 def test_demo_keeps_the_accuracy(result):
     found, stages, _ = result
-    float_row, int8, xnor = found["rows"]
+    float_row, int8, codebook, compressed, xnor = found["rows"]
     data = np.load(FOLDER / "fashion.npz")
     x = ((data["x_test"].astype(np.float32) / 255 - 0.2860) / 0.3530)[:, None].astype(np.float32)
     session = onnxruntime.InferenceSession(str(FOLDER / "fashion.onnx"))
@@ -38,6 +38,8 @@ def test_demo_keeps_the_accuracy(result):
     assert float_row["accuracy"] == pytest.approx(truth, abs=0.1)
     assert int8["accuracy"] > float_row["accuracy"] - 1.0 and int8["agreement"] > 96
     assert xnor["accuracy"] > XNOR_PROMISED and xnor["bytes"] < 120_000 and xnor["ms"] > 0
+    assert codebook["accuracy"] > float_row["accuracy"] - 3.0 and codebook["bytes"] < 0.2 * float_row["bytes"]
+    assert compressed["accuracy"] > float_row["accuracy"] - 2.5 and compressed["bytes"] < codebook["bytes"]
     assert int8["bytes"] < 0.45 * float_row["bytes"] and int8["ms"] > 0
     assert {s for s, _, _ in stages} >= {"calibrating", "answers", "errors per layer", "timing"}
 
