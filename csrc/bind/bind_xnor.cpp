@@ -13,11 +13,19 @@ struct XnorWeights {
   int64_t oc, kh, kw, c, groups;
 };
 
+// Whether a holds T in this machine's byte order; by number, since asking NumPy about equivalence costs a tenth of a
+// small call.
+template <typename T>
+bool holds(const py::array& a) {
+  const py::dtype dtype = a.dtype();
+  return dtype.normalized_num() == py::dtype::num_of<T>() && (dtype.byteorder() == '=' || dtype.byteorder() == '|');
+}
+
 py::dtype words_dtype() { return py::dtype::of<uint32_t>(); }
 
 // Words of bits, C order.
 const uint32_t* words_of(const char* function, const char* name, const py::array& a) {
-  if (!a.dtype().equal(words_dtype())) {
+  if (!holds<uint32_t>(a)) {
     throw py::type_error(std::string(function) + ": " + name + " is " + dtype_text(a) + ", must be uint32");
   }
   if (!(a.flags() & py::array::c_style))
@@ -65,6 +73,8 @@ class XnorArguments {
     return checked<T>(name, *a, {shape_.back()});
   }
 
+  const uint8_t* flips(const Optional& a) { return reinterpret_cast<const uint8_t*>(per_channel<bool>("flip", a)); }
+
   void fill(const Optional& scale, const Optional& bias, const Optional& input_scale, const Optional& residual,
             const Optional& threshold, const Optional& flip, const Clamp& clamp, int32_t zero_point) {
     e.scale = per_channel<float>("scale", scale);
@@ -77,7 +87,7 @@ class XnorArguments {
     } else {
       e.threshold = per_channel<float>("threshold", threshold);
     }
-    e.flip = per_channel<uint8_t>("flip", flip);
+    e.flip = flips(flip);
     if (clamp) std::tie(e.lo, e.hi) = *clamp;
     e.zero_point = zero_point;
   }
@@ -112,11 +122,11 @@ class XnorArguments {
   Shape shape_;
   template <typename T>
   const T* checked(const char* name, const py::array& a, const Shape& want) {
-    if (!a.dtype().equal(py::dtype::of<T>())) {
+    if (!holds<T>(a)) {
       throw py::type_error(std::string(function_) + ": " + name + " is " + dtype_text(a) + ", must be " +
                            py::str(py::dtype::of<T>()).cast<std::string>());
     }
-    if (shape_of(a) != want) {
+    if (!std::equal(want.begin(), want.end(), a.shape(), a.shape() + a.ndim())) {
       throw py::value_error(std::string(function_) + ": " + name + " is " + text(shape_of(a)) + ", must be " +
                             text(want));
     }
@@ -141,7 +151,7 @@ py::array pack(const py::array& x, const Optional& threshold, const Optional& fl
   Shape shape = shape_of(x);
   XnorArguments a(kName, shape);
   const float* thresholds = a.per_channel<float>("threshold", threshold);
-  const uint8_t* flips = a.per_channel<uint8_t>("flip", flip);
+  const uint8_t* flips = a.flips(flip);
   shape.back() = bit_words(c);
   py::array bits = output_words(kName, out, shape);
   auto* to = static_cast<uint32_t*>(bits.mutable_data());

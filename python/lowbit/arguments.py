@@ -43,6 +43,8 @@ def optional_view(x: npt.ArrayLike | None) -> Array | None:
 
 def pair(name: str, value: Size) -> tuple[int, int]:
     """(height, width) of a stride or dilation given as one number or two."""
+    if type(value) is int:  # before `int | ...`, a type made at every call: a tenth of what a small layer costs
+        return value, value
     both = (value, value) if isinstance(value, int | np.integer) else tuple(value)
     if len(both) != 2:
         raise ValueError(f"{name} must be one number or two, it is {value}")
@@ -51,6 +53,8 @@ def pair(name: str, value: Size) -> tuple[int, int]:
 
 def sides(function: str, padding: Padding) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of a padding given as one number, (height, width) or all four."""
+    if type(padding) is int:
+        return padding, padding, padding, padding
     four = (padding, padding) if isinstance(padding, int | np.integer) else tuple(padding)
     if len(four) == 2:
         four = (*four, *four)

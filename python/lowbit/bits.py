@@ -14,7 +14,10 @@ import numpy.typing as npt
 
 from lowbit import _core
 from lowbit._core import PackedXnor
-from lowbit.arguments import Array, Padding, Size, dtype_number, optional_view, pair, sides, view
+from lowbit.arguments import Array, Padding, Size, dtype_number, pair, sides, view
+
+# Comparing with a type would make the dtype every time.
+_FLOAT32, _INT32, _UINT32, _BOOL = (np.dtype(t) for t in (np.float32, np.int32, np.uint32, np.bool_))
 
 
 class PackedBits:
@@ -115,12 +118,15 @@ class PackedBits:
 
     def tiled(self, groups: int = 1) -> PackedXnor:
         """The weights (n, k) or (oc, kh, kw, c / groups) in the kernels' order, made once."""
-        with self._lock:
-            packed = self._tiled.get(groups)
-            if packed is None:
-                packed = self._tiled[groups] = _core.pack_xnor(self.words, self.shape[-1], groups)
-                self.words.flags.writeable = False
+        packed = self._tiled.get(groups)
+        if packed is not None:
             return packed
+        with self._lock:
+            if groups not in self._tiled:
+                packed = _core.pack_xnor(self.words, self.shape[-1], groups)
+                self.words.flags.writeable = False
+                self._tiled[groups] = packed
+            return self._tiled[groups]
 
     def planes(self, groups: int = 1) -> list[PackedXnor]:
         """`tiled` of every plane of weights (planes, n, k) or (planes, oc, kh, kw, c / groups)."""
@@ -185,7 +191,7 @@ def _float32(function: str, name: str, a: npt.ArrayLike | None) -> Array | None:
     if a is None:
         return None
     array = view(a)
-    if array.dtype == np.float32:
+    if array.dtype == _FLOAT32:
         return array
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{function}: {name} is {array.dtype}, must be numbers")
@@ -197,7 +203,7 @@ def _threshold(function: str, a: npt.ArrayLike | None) -> Array | None:
     if a is None:
         return None
     array = view(a)
-    if array.dtype == np.int32:
+    if array.dtype == _INT32:
         return array
     if array.dtype.kind not in "iu":
         return _float32(function, "threshold", array)
@@ -211,9 +217,11 @@ def _flip(function: str, a: npt.ArrayLike | None) -> Array | None:
     if a is None:
         return None
     array = view(a)
-    if array.dtype != np.bool_ and not (array.dtype.kind in "iu" and np.isin(array, (0, 1)).all()):
+    if array.dtype == _BOOL:
+        return array
+    if array.dtype.kind not in "iu" or not np.isin(array, (0, 1)).all():
         raise ValueError(f"{function}: flip must be booleans, or 0 and 1")
-    return np.ascontiguousarray(array, np.uint8)
+    return array.astype(np.bool_)
 
 
 def _words_out(function: str, out: object, channels: int) -> Array | None:
@@ -337,21 +345,33 @@ def max_pool_bits(
     return PackedBits._of(words, channels) if out is None else out
 
 
-def _buffer(function: str, out: Array | PackedBits | None, channels: int, bits: bool) -> Array | None:
-    """Where the result goes."""
+def _epilogue(
+    function: str, scale: Any, bias: Any, input_scale: Any, residual: Any, threshold: Any, flip: Any,
+    clamp: tuple[float, float] | None, zero_point: int, out_dtype: Any, with_bits: bool, out: Any, channels: int,
+) -> tuple[Any, ...]:  # fmt: skip
+    """What `_core.xnor_gemm` and `_core.xnor_conv2d` take after their operands; in one call, since calls add up."""
+    bits = out_dtype.__class__ is str and out_dtype == "bits"
     if bits:
-        return _words_out(function, out, channels)
-    if isinstance(out, PackedBits):
+        out = _words_out(function, out, channels)
+    elif out.__class__ is PackedBits:
         raise TypeError(f"{function}: out is PackedBits, the result is not bits")
-    return out
+    return (
+        None if scale is None else _float32(function, "scale", scale),
+        None if bias is None else _float32(function, "bias", bias),
+        None if input_scale is None else view(input_scale),
+        None if residual is None else view(residual),
+        None if threshold is None else _threshold(function, threshold),
+        None if flip is None else _flip(function, flip),
+        clamp, zero_point, None if bits else dtype_number(function, "out_dtype", out_dtype), bits or with_bits, out,
+    )  # fmt: skip
 
 
-def _result(raw: Any, channels: int, bits: bool, out: object) -> Any:
-    if isinstance(raw, tuple):
+def _result(raw: Any, channels: int, out: Any) -> Any:
+    if raw.__class__ is tuple:
         return raw[0], PackedBits._of(raw[1], channels)
-    if bits:
-        return PackedBits._of(raw, channels) if out is None else out
-    return raw
+    if out is not None:
+        return out
+    return PackedBits._of(raw, channels) if raw.dtype == _UINT32 else raw
 
 
 def xnor_gemm(
@@ -407,15 +427,11 @@ def xnor_gemm(
     """
     name = "xnor_gemm"
     a, b = _need_bits(name, "a", a), _need_bits(name, "b", b)
-    bits = isinstance(out_dtype, str) and out_dtype == "bits"
     n = b.shape[0] if b.shape else 0
-    raw = _core.xnor_gemm(
-        a.words, a.shape[-1], b.tiled(), _float32(name, "scale", scale), _float32(name, "bias", bias),
-        optional_view(input_scale), optional_view(residual), _threshold(name, threshold), _flip(name, flip), clamp,
-        zero_point, None if bits else dtype_number(name, "out_dtype", out_dtype), bits or with_bits,
-        _buffer(name, out, n, bits), isa, threads,
-    )  # fmt: skip
-    return _result(raw, n, bits, out)
+    epilogue = _epilogue(
+        name, scale, bias, input_scale, residual, threshold, flip, clamp, zero_point, out_dtype, with_bits, out, n
+    )
+    return _result(_core.xnor_gemm(a.words, a.shape[-1], b.tiled(), *epilogue, isa, threads), n, out)
 
 
 def xnor_conv2d(
@@ -492,16 +508,15 @@ def xnor_conv2d(
     if len(w.shape) != 4:
         raise ValueError(f"{name}: w is {w.shape}, must be (oc, kh, kw, c / groups)")
     rows, channels = (x.words, x.shape[-1]) if isinstance(x, PackedBits) else (view(x), None)
-    bits = isinstance(out_dtype, str) and out_dtype == "bits"
+    n = w.shape[0]
+    epilogue = _epilogue(
+        name, scale, bias, input_scale, residual, threshold, flip, clamp, zero_point, out_dtype, with_bits, out, n
+    )
     raw = _core.xnor_conv2d(
-        rows, channels, w.tiled(groups),
-        pair(f"{name}: stride", stride), sides(name, padding), pair(f"{name}: dilation", dilation), pad_value,
-        _float32(name, "scale", scale), _float32(name, "bias", bias), optional_view(input_scale),
-        optional_view(residual), _threshold(name, threshold), _flip(name, flip), clamp, zero_point,
-        None if bits else dtype_number(name, "out_dtype", out_dtype), bits or with_bits,
-        _buffer(name, out, w.shape[0], bits), isa, threads,
+        rows, channels, w.tiled(groups), pair("xnor_conv2d: stride", stride), sides(name, padding),
+        pair("xnor_conv2d: dilation", dilation), pad_value, *epilogue, isa, threads,
     )  # fmt: skip
-    return _result(raw, w.shape[0], bits, out)
+    return _result(raw, n, out)
 
 
 def bit_planes(codes: npt.ArrayLike, bits: int) -> PackedBits:
