@@ -67,8 +67,9 @@ def main() -> None:
     print(f"| bits | {' | '.join(args.init.split(','))} | MB | of float32 |\n|---|---:|---:|---:|---:|")
     for bits in dict.fromkeys(row["bits"] for row in rows):
         mine = [row for row in rows if row["bits"] == bits]
-        size, top1 = mine[-1]["bytes"], " | ".join(str(row["top1"]) for row in mine)
-        print(f"| {bits} | {top1} | {size / 1e6:.2f} | {100 * size / rows[0]['bytes']:.1f} % |")
+        size, top1 = mine[-1]["bytes"], [str(row["top1"]) for row in mine]
+        top1 += top1 * (len(args.init.split(",")) - len(top1))  # float32 has one number
+        print(f"| {bits} | {' | '.join(top1)} | {size / 1e6:.2f} | {100 * size / rows[0]['bytes']:.1f} % |")
     plot(rows, args.to / f"{args.net.stem}.png", args.net.stem)
 
 

@@ -1,6 +1,7 @@
 """Deep Compression: prune, share weights, code positions as gaps, Huffman (Han, Mao, Dally, arXiv 1510.00149)."""
 
 from lowbit.compression.accounting import LayerSize, layer_size, layer_sizes, size_table
+from lowbit.compression.checkpoint import compress_tensors, load_compressed, save_compressed
 from lowbit.compression.coded import CodedWeights, code_weights
 from lowbit.compression.pipeline import compress
 from lowbit.compression.pruning import gradual_density, magnitude_mask
@@ -16,14 +17,17 @@ __all__ = [
     "code_weights",
     "codebook_gradient",
     "compress",
+    "compress_tensors",
     "finetune_codebook",
     "gradual_density",
     "layer_size",
     "layer_sizes",
+    "load_compressed",
     "magnitude_mask",
     "read_published",
     "relative_decode",
     "relative_encode",
+    "save_compressed",
     "share_weights",
     "size_table",
     "write_published",
