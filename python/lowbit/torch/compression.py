@@ -162,6 +162,13 @@ class CodebookWeight(nn.Module):
         codes: uint8 buffer of the weight's shape.
         bits: of a code.
         pinned: code 0 stands for pruned weights.
+
+    Example:
+        >>> import torch
+        >>> from lowbit.torch import CodebookLinear, CodebookWeight
+        >>> layer = CodebookLinear.from_float(torch.nn.Linear(4, 4), bits=1)
+        >>> isinstance(layer, CodebookWeight), bool((layer.shared == layer.codebook[layer.codes.long()]).all())
+        (True, True)
     """
 
     codebook: Tensor
