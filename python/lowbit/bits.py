@@ -347,7 +347,8 @@ def max_pool_bits(
 
 def _epilogue(
     function: str, scale: Any, bias: Any, input_scale: Any, residual: Any, threshold: Any, flip: Any,
-    clamp: tuple[float, float] | None, zero_point: int, out_dtype: Any, with_bits: bool, out: Any, channels: int,
+    clamp: tuple[float, float] | None, zero_point: int, out_dtype: Any, with_bits: bool, out: Any,
+    isa: str | None, threads: int | None, channels: int,
 ) -> tuple[Any, ...]:  # fmt: skip
     """What `_core.xnor_gemm` and `_core.xnor_conv2d` take after their operands; in one call, since calls add up."""
     bits = out_dtype.__class__ is str and out_dtype == "bits"
@@ -363,6 +364,7 @@ def _epilogue(
         None if threshold is None else _threshold(function, threshold),
         None if flip is None else _flip(function, flip),
         clamp, zero_point, None if bits else dtype_number(function, "out_dtype", out_dtype), bits or with_bits, out,
+        isa, threads,
     )  # fmt: skip
 
 
@@ -429,9 +431,10 @@ def xnor_gemm(
     a, b = _need_bits(name, "a", a), _need_bits(name, "b", b)
     n = b.shape[0] if b.shape else 0
     epilogue = _epilogue(
-        name, scale, bias, input_scale, residual, threshold, flip, clamp, zero_point, out_dtype, with_bits, out, n
-    )
-    return _result(_core.xnor_gemm(a.words, a.shape[-1], b.tiled(), *epilogue, isa, threads), n, out)
+        name, scale, bias, input_scale, residual, threshold, flip, clamp, zero_point, out_dtype, with_bits, out,
+        isa, threads, n,
+    )  # fmt: skip
+    return _result(_core.xnor_gemm(a.words, a.shape[-1], b.tiled(), *epilogue), n, out)
 
 
 def xnor_conv2d(
@@ -510,11 +513,12 @@ def xnor_conv2d(
     rows, channels = (x.words, x.shape[-1]) if isinstance(x, PackedBits) else (view(x), None)
     n = w.shape[0]
     epilogue = _epilogue(
-        name, scale, bias, input_scale, residual, threshold, flip, clamp, zero_point, out_dtype, with_bits, out, n
-    )
+        name, scale, bias, input_scale, residual, threshold, flip, clamp, zero_point, out_dtype, with_bits, out,
+        isa, threads, n,
+    )  # fmt: skip
     raw = _core.xnor_conv2d(
         rows, channels, w.tiled(groups), pair("xnor_conv2d: stride", stride), sides(name, padding),
-        pair("xnor_conv2d: dilation", dilation), pad_value, *epilogue, isa, threads,
+        pair("xnor_conv2d: dilation", dilation), pad_value, *epilogue,
     )  # fmt: skip
     return _result(raw, n, out)
 
