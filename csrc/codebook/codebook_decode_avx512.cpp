@@ -160,13 +160,23 @@ static void decode(const DecodeRun<T>& run) {
   const Values values(run.table);
   T* out = run.out;
   int64_t t = run.first, left = run.count;
-  for (; left > 0 && t % 8 != 0; ++t, --left) {  // to a whole byte
+  constexpr int kStep = kBits == 8 ? 1 : kBits == 4 ? 2 : kBits % 2 == 0 ? 4 : 8;  // indices that end with a byte
+  for (; left > 0 && t % kStep != 0; ++t, --left) {
     const int64_t bit = t * kBits;
     int word = run.packed[bit / 8];
     if (bit % 8 + kBits > 8) word |= run.packed[bit / 8 + 1] << 8;
     *out++ = run.table[word >> (bit % 8) & ((1 << kBits) - 1)];
   }
-  const uint8_t* bytes = run.packed + t / 8 * kBits;
+  const uint8_t* bytes = run.packed + t * kBits / 8;
+  if (left >=
+      128) {  // to a cache line of the output, if a whole byte gets there: stores across lines take twice as long
+    values.store64(bytes, out);
+    for (int some = 0; some < 64; some += kStep) {
+      if ((uintptr_t)(out + some) % 64 != 0) continue;
+      out += some, left -= some, bytes += some * kBits / 8;
+      break;
+    }
+  }
   for (; left >= 64; left -= 64, bytes += 8 * kBits, out += 64) values.store64(bytes, out);
   if (left > 0) {
     alignas(64) uint8_t last[64] = {};
