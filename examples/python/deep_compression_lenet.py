@@ -5,8 +5,9 @@
 
 Han, Mao, Dally 2015 (arXiv 1510.00149), table 1: 1.58 % at 40 x and 0.74 % at 39 x. The last 5,000 training images are
 the validation split that all settings were chosen on; no epoch is chosen: each stage ends where its schedule ends. The
-test set is used once, for the float net and for the net that the engine runs from the file. A run that is started
-again goes on from its last epoch. docs/results.md has the results.
+test set is only for the end: the float net, and the net that the engine runs from the file (--no-test leaves it alone).
+A run that is started again goes on from its last epoch. docs/results.md has the results, and where the test set was
+used a second time.
 """
 
 import argparse
