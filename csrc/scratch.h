@@ -29,6 +29,7 @@ enum class ScratchSlot {
   bit_starts,
   bit_flips,
   bit_bases,
+  bit_signs,
   huffman_bytes,
   huffman_lists,
   count,

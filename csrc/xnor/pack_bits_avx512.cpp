@@ -69,6 +69,18 @@ bool pack_bits_f32_avx512(const BitRows& r) noexcept {
 
 bool pack_bits_s8_avx512(const BitRows& r) noexcept {
   const int8_t* x = (const int8_t*)r.x;
+  if (!r.threshold && r.c % 64 == 0) {  // signs as they stand
+    for (int64_t i = 0; i < r.rows; ++i, x += r.ldx) {
+      uint32_t* to = r.bits + i * r.ld_bits;
+      for (int64_t j = 0; j < r.c; j += 64, to += 2) {
+        uint64_t bits = ~(uint64_t)_mm512_movepi8_mask(_mm512_loadu_si512(x + j)), flip = 0;
+        if (r.flip) __builtin_memcpy(&flip, r.flip + j / 32, sizeof(flip));
+        bits ^= flip;
+        __builtin_memcpy(to, &bits, sizeof(bits));
+      }
+    }
+    return false;
+  }
   return pack_rows(r, [x](int64_t at, __mmask16 m) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, x + at)));
   });
@@ -86,10 +98,16 @@ void unpack_bits_avx512(const SignRows& r) noexcept {
   for (int64_t i = 0; i < r.rows; ++i) {
     const uint32_t* bits = r.bits + i * r.ld_bits;
     int8_t* x = r.x + i * r.ldx;
-    for (int64_t j = 0; j < r.c; j += 64) {
-      const int64_t count = r.c - j < 64 ? r.c - j : 64;
+    int64_t j = 0;
+    for (; j + 64 <= r.c; j += 64) {
+      uint64_t word;
+      __builtin_memcpy(&word, bits + j / 32, sizeof(word));
+      _mm512_storeu_si512(x + j, _mm512_mask_blend_epi8(word, minus, plus));
+    }
+    if (j < r.c) {
+      const int64_t count = r.c - j;
       const uint64_t word = count > 32 ? bits[j / 32] | (uint64_t)bits[j / 32 + 1] << 32 : bits[j / 32];
-      const __mmask64 valid = count < 64 ? ((uint64_t)1 << count) - 1 : ~(uint64_t)0;
+      const __mmask64 valid = ((uint64_t)1 << count) - 1;
       _mm512_mask_storeu_epi8(x + j, valid, _mm512_mask_blend_epi8(word, minus, plus));
     }
   }

@@ -243,6 +243,7 @@ void xnor_conv2d(const uint32_t* x, int64_t ldx, const Conv2dShape& s, const Pac
   XnorCall call(kName, w, epilogue, y, ldy, isa);
   threads = resolve_threads(threads);
   if (s.batch == 0 || s.oc == 0) return;
+  if (xnor_conv2d_as_i8(x, ldx, s, w, pad_value, y, ldy, epilogue, isa, threads)) return;
   const int64_t out_h = s.out_h(), out_w = s.out_w();
   const bool exact_zero = pad_value == PadValue::zero && padded(s);
   Convolution c{x, ldx, s, pad_value, call, exact_zero, {}, {}};

@@ -92,6 +92,8 @@ CONVOLUTIONS = [  # h, w, c, oc, kernel, stride, padding, dilation, groups
     (4, 4, 3, 5, (2, 2), (1, 1), (6, 7, 5, 8), (1, 1), 1),
     (3, 4, 40, 40, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 40),
     (2, 3, 20, 6, (7, 5), (2, 1), (4, 5, 4, 3), (1, 2), 1),
+    (12, 11, 64, 65, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # as int8 at level amx (xnor_i8.cpp), bits only
+    (13, 12, 128, 66, (3, 3), (1, 1), (2, 1, 3, 0), (2, 1), 1),  # likewise, every output
 ]
 
 
@@ -193,6 +195,27 @@ def test_batch_norm_and_sign_fold_into_a_threshold(isa):
         lowbit.pack_bits(a), lowbit.pack_bits(b), threshold=threshold, flip=flip, out_dtype="bits", isa=isa
     )
     np.testing.assert_array_equal(lowbit.unpack_bits(bits), np.where(gamma * (dot - mean) / s + beta >= 0, 1, -1))
+
+
+def test_special_floats_of_a_large_layer_and_its_geometries():
+    """Layers that run as int8 at level amx: floats that it may not take, and weights tiled for every dilation."""
+    rng = np.random.default_rng(9)
+    x, w = lowbit.pack_bits(signs(rng, 1, 14, 14, 128)), lowbit.pack_bits(signs(rng, 64, 3, 3, 128))
+    scale, bias = rng.random((2, 64), np.float32)
+    bias[:5] = np.nan, np.inf, -np.inf, 1e30, -0.0
+    for odd in (1.0, 0.0, -1.0, np.inf, np.nan, 1e38, 1e-45):
+        scale[0] = odd
+        for dilation in (1, 2):
+            kw = {"padding": dilation, "dilation": dilation, "scale": scale}
+            for extra in ({}, {"bias": bias, "clamp": (-1e9, 2e9)}):
+                y = [lowbit.xnor_conv2d(x, w, **kw, **extra, isa=isa) for isa in LEVELS]
+                for other in y[:-1]:
+                    np.testing.assert_array_equal(other, y[-1])
+    for threshold in (-(2**31), 2**31 - 1, -1152, 1152, 1153):
+        t = np.full(64, threshold)
+        y = [lowbit.xnor_conv2d(x, w, padding=1, threshold=t, out_dtype="bits", isa=isa).words for isa in LEVELS]
+        for other in y[:-1]:
+            np.testing.assert_array_equal(other, y[-1])
 
 
 def test_special_floats_in_the_epilogue():

@@ -56,7 +56,8 @@ LOWBIT_API void max_pool_bits(const uint32_t* x, int64_t ldx, const Conv2dShape&
                               Isa isa = best_isa(), int threads = 0);
 
 // Weights in the kernel's tiled order, made once and shared by every level and thread. Immutable and copyable (shared
-// storage).
+// storage). Level avx2 adds as much again at its first call; level amx, in the layers that run as int8 there
+// (xnor_i8.cpp), a byte per weight and geometry, 8 times the bits. bytes() does not count these.
 class LOWBIT_API PackedXnor {
  public:
   PackedXnor() = default;
