@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "scratch.h"
+#include "thread_pool.h"
 #include "xnor/xnor_packed.h"
 
 namespace lowbit {
@@ -13,12 +14,14 @@ namespace {
 
 // Where it beats vpopcntd (bench/README.md): enough products for a byte widened and for an output that passes through
 // memory (float32 more than bits), and enough pixels for the weights, which are eight times as large.
-bool pays(const Conv2dShape& s, bool only_bits) {
+bool pays(const Conv2dShape& s, bool only_bits, int parts) {
   constexpr int64_t kMinPixels = 128, kMaxBytes = 1 << 20, kMaxDepth = 1 << 16;  // the last for conv2d_i8's sums
+  constexpr int64_t kMinMacs = 24 << 20;                                         // of a thread
   const int64_t depth = s.kh * s.kw * s.c;
   return s.groups == 1 && s.stride_h == 1 && s.stride_w == 1 && s.kh * s.kw >= 9 && s.c % 64 == 0 && s.oc >= 64 &&
          depth >= (only_bits ? 576 : 1152) && depth <= kMaxDepth && s.out_h() * s.out_w() >= kMinPixels &&
-         s.h * s.w * s.c <= kMaxBytes;
+         s.h * s.w * s.c <= kMaxBytes && s.batch * s.out_h() * s.out_w() * s.oc * depth >= parts * kMinMacs &&
+         s.pad_top <= s.dilation_h * (s.kh - 1) && s.pad_bottom <= s.dilation_h * (s.kh - 1);  // every row reads some
 }
 
 // Whether conv2d_i8 ends in the same outputs, operation by operation.
@@ -58,9 +61,13 @@ const PackedConvI8& PackedXnor::Data::as_i8(const Conv2dShape& s) const {
 
 bool xnor_conv2d_as_i8(const uint32_t* x, int64_t ldx, const Conv2dShape& s, const PackedXnor::Data& w,
                        PadValue pad_value, void* y, int64_t ldy, const XnorEpilogue& e, Isa isa, int threads) {
-  if (isa != Isa::amx || !pays(s, !y) || !same_epilogue(e, y, s.oc)) return false;
+  const int most = static_cast<int>(std::min<int64_t>(threads, s.batch * s.out_h()));
+  if (isa != Isa::amx || !pays(s, !y, most) || !same_epilogue(e, y, s.oc)) return false;
+  // Every thread takes its rows through all three steps; where the weights crowd the L2 cache, each step is split by
+  // itself, since conv2d_i8 then splits channels.
+  const bool by_rows = s.kh * s.kw * s.c * s.oc <= 1 << 20;
+  const int parts = by_rows ? most : 1, inner = by_rows ? 1 : threads;
   const PackedConvI8& weights = w.as_i8(s);
-  const int64_t pixels = s.h * s.w, out_pixels = s.out_h() * s.out_w();
   const int32_t z = static_cast<int32_t>(pad_value), k = static_cast<int32_t>(s.kh * s.kw * s.c);
   const int32_t* sums = w.tap_sums.data() + ((s.kh + 1) * (s.kw + 1) - 1) * w.padded_channels();
   int32_t* bias = scratch<int32_t>(ScratchSlot::bit_starts, size_t(s.oc));
@@ -82,22 +89,34 @@ bool xnor_conv2d_as_i8(const uint32_t* x, int64_t ldx, const Conv2dShape& s, con
     q.residual_dtype = DType::f32;
     q.residual_stride = e.residual_stride;
   }
-  Conv2dShape image = s;
-  image.batch = 1;
-  auto* signs = scratch<int8_t>(ScratchSlot::bit_signs, size_t(pixels * s.c + (y ? 0 : out_pixels * s.oc)));
-  int8_t* codes = signs + pixels * s.c;
-  for (int64_t b = 0; b < s.batch; ++b) {
-    const int64_t first = b * out_pixels;
-    unpack_bits(x + b * pixels * ldx, pixels, ldx, s.c, signs, s.c, isa, threads);
-    void* to = codes;
-    if (y) to = static_cast<char*>(y) + first * ldy * int64_t(dtype_size(e.out_dtype));
-    if (q.out_dtype == DType::f32 && e.residual) q.residual = e.residual + first * e.residual_stride;
-    conv2d_i8(signs, DType::s8, s.c, image, z, weights, 0, to, y ? ldy : s.oc, q, isa, threads);
-    if (!y) {
-      pack_bits(codes, DType::s8, out_pixels, s.oc, s.oc, nullptr, e.flip, e.bits + first * e.ld_bits, e.ld_bits, isa,
-                threads);
+  const int64_t out_h = s.out_h(), out_w = s.out_w(), rows = s.batch * out_h;
+  parallel(parts, [&](int part, int) {
+    const int64_t end = rows * (part + 1) / parts;
+    for (int64_t row = rows * part / parts; row < end;) {  // a part of an image at a time, as an image of its own
+      const int64_t oy = row % out_h, count = std::min(end - row, out_h - oy);
+      const int64_t top = oy - s.pad_top, bottom = top + count + s.dilation_h * (s.kh - 1);  // of what it reads
+      Conv2dShape band = s;
+      band.batch = 1;
+      band.pad_top = std::max<int64_t>(-top, 0);
+      band.pad_bottom = std::max<int64_t>(bottom - s.h, 0);
+      band.h = bottom - top - band.pad_top - band.pad_bottom;
+      const int64_t pixels = band.h * s.w, out_pixels = count * out_w, first = row * out_w;
+      auto* signs = scratch<int8_t>(ScratchSlot::bit_signs, size_t(pixels * s.c + (y ? 0 : out_pixels * s.oc)));
+      int8_t* codes = signs + pixels * s.c;
+      const uint32_t* from = x + (row / out_h * s.h + std::max<int64_t>(top, 0)) * s.w * ldx;
+      unpack_bits(from, pixels, ldx, s.c, signs, s.c, isa, inner);
+      void* to = codes;
+      if (y) to = static_cast<char*>(y) + first * ldy * int64_t(dtype_size(e.out_dtype));
+      Epilogue own = q;
+      if (q.out_dtype == DType::f32 && e.residual) own.residual = e.residual + first * e.residual_stride;
+      conv2d_i8(signs, DType::s8, s.c, band, z, weights, 0, to, y ? ldy : s.oc, own, isa, inner);
+      if (!y) {
+        pack_bits(codes, DType::s8, out_pixels, s.oc, s.oc, nullptr, e.flip, e.bits + first * e.ld_bits, e.ld_bits, isa,
+                  1);
+      }
+      row += count;
     }
-  }
+  });
   return true;
 }
 

@@ -92,8 +92,6 @@ CONVOLUTIONS = [  # h, w, c, oc, kernel, stride, padding, dilation, groups
     (4, 4, 3, 5, (2, 2), (1, 1), (6, 7, 5, 8), (1, 1), 1),
     (3, 4, 40, 40, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 40),
     (2, 3, 20, 6, (7, 5), (2, 1), (4, 5, 4, 3), (1, 2), 1),
-    (12, 11, 64, 65, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # as int8 at level amx (xnor_i8.cpp), bits only
-    (13, 12, 128, 66, (3, 3), (1, 1), (2, 1, 3, 0), (2, 1), 1),  # likewise, every output
 ]
 
 
@@ -197,23 +195,53 @@ def test_batch_norm_and_sign_fold_into_a_threshold(isa):
     np.testing.assert_array_equal(lowbit.unpack_bits(bits), np.where(gamma * (dot - mean) / s + beta >= 0, 1, -1))
 
 
-def test_special_floats_of_a_large_layer_and_its_geometries():
-    """Layers that run as int8 at level amx: floats that it may not take, and weights tiled for every dilation."""
+# Layers that run as int8 at level amx (csrc/xnor/xnor_i8.cpp): for bits, for every output, with weights split.
+LARGE = [  # h, w, c, oc, padding, dilation
+    (15, 13, 64, 258, (1, 1, 1, 1), (1, 1)),
+    (15, 14, 128, 130, (2, 1, 3, 0), (2, 1)),
+    (12, 13, 256, 460, (0, 1, 2, 2), (1, 2)),
+]
+
+
+@functools.cache
+def large(case, pad_value, isa, threads):
+    h, w, c, oc, padding, dilation = case
     rng = np.random.default_rng(9)
-    x, w = lowbit.pack_bits(signs(rng, 1, 14, 14, 128)), lowbit.pack_bits(signs(rng, 64, 3, 3, 128))
-    scale, bias = rng.random((2, 64), np.float32)
+    x, weights = lowbit.pack_bits(signs(rng, 2, h, w, c)), lowbit.pack_bits(signs(rng, oc, 3, 3, c))
+    kw = {"padding": padding, "dilation": dilation, "pad_value": pad_value, "isa": isa, "threads": threads}
+    dot = lowbit.xnor_conv2d(x, weights, **kw, out_dtype="int32")
+    scale, bias = rng.random((2, oc), np.float32)
     bias[:5] = np.nan, np.inf, -np.inf, 1e30, -0.0
-    for odd in (1.0, 0.0, -1.0, np.inf, np.nan, 1e38, 1e-45):
+    residual = rng.standard_normal(dot.shape).astype(np.float32)
+    threshold, flip = rng.integers(-40, 40, oc), rng.random(oc) < 0.5
+    threshold[:5] = -(2**31), 2**31 - 1, -9 * c, 9 * c, 9 * c + 1
+    results = [
+        dot,
+        lowbit.xnor_conv2d(x, weights, **kw, threshold=threshold, flip=flip, out_dtype="bits").words,
+        lowbit.xnor_conv2d(x, weights, **kw, threshold=threshold, out_dtype="bits").words,
+        lowbit.xnor_conv2d(x, weights, **kw),
+        lowbit.xnor_conv2d(x, weights, **kw, scale=scale, bias=bias, residual=residual, clamp=(-1e9, 2e9)),
+    ]
+    for odd in (0.0, -1.0, np.inf, np.nan, 1e38, 1e-45):
         scale[0] = odd
-        for dilation in (1, 2):
-            kw = {"padding": dilation, "dilation": dilation, "scale": scale}
-            for extra in ({}, {"bias": bias, "clamp": (-1e9, 2e9)}):
-                y = [lowbit.xnor_conv2d(x, w, **kw, **extra, isa=isa) for isa in LEVELS]
-                for other in y[:-1]:
-                    np.testing.assert_array_equal(other, y[-1])
-    for threshold in (-(2**31), 2**31 - 1, -1152, 1152, 1153):
-        t = np.full(64, threshold)
-        y = [lowbit.xnor_conv2d(x, w, padding=1, threshold=t, out_dtype="bits", isa=isa).words for isa in LEVELS]
+        results.append(lowbit.xnor_conv2d(x, weights, **kw, scale=scale, bias=bias))
+    return results
+
+
+@pytest.mark.parametrize("isa", LEVELS[:-1])
+@pytest.mark.parametrize("pad_value", [-1, 0, 1])
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_large_layers_and_special_floats(case, pad_value, isa):
+    for threads in (1, 2):
+        for y, expected in zip(large(case, pad_value, isa, threads), large(case, pad_value, "scalar", 1), strict=True):
+            np.testing.assert_array_equal(y, expected)
+
+
+def test_weights_serve_every_geometry():
+    rng = np.random.default_rng(10)
+    x, w = lowbit.pack_bits(signs(rng, 1, 16, 16, 128)), lowbit.pack_bits(signs(rng, 128, 3, 3, 128))
+    for dilation in (1, 2, 1):
+        y = [lowbit.xnor_conv2d(x, w, padding=dilation, dilation=dilation, isa=isa, threads=1) for isa in LEVELS]
         for other in y[:-1]:
             np.testing.assert_array_equal(other, y[-1])
 
