@@ -4,6 +4,7 @@ They are kept in the repository so that a later reader still opens what this ver
 Run it again only to add files, never to change one: ``python tests/golden/make.py`` leaves existing files alone.
 """
 
+import functools
 import json
 import sys
 import zlib
@@ -16,7 +17,10 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "python"))
 
+import lowbit  # noqa: E402
 from lowbit import _core  # noqa: E402
+from onnx_nets import net as onnx_net  # noqa: E402
+from onnx_nets import node  # noqa: E402
 from tiny_nets import Net  # noqa: E402
 
 
@@ -74,6 +78,38 @@ def binary() -> Net:
     f = net.op("reshape", [p], net.like(bits, 2 * 2 * 33))
     z = net.op("xnor_gemm", [f], net.tensor("float32", (4,)), {"weight": packed(4 * 132), "scale": floats(1)})
     return net.outputs(z)
+
+
+Arrays = dict[str, np.ndarray]
+
+
+def compressed() -> tuple[bytes, Arrays, Arrays]:
+    """A convolution and two products, pruned, shared and Huffman-coded; the last product's form is sparse."""
+    rng = np.random.default_rng(5)
+
+    def floats(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], ["r"]),
+        node("GlobalAveragePool", ["r"], ["p"]),
+        node("Flatten", ["p"], ["f"]),
+        node("Gemm", ["f", "w2"], ["g"], name="fc1"),
+        node("Gemm", ["g", "w3", "b3"], ["y"], name="fc2"),
+    ]
+    weights = {"w1": floats(8, 3, 3, 3), "b1": floats(8), "w2": floats(8, 32), "w3": floats(32, 4), "b3": floats(4)}
+    file = onnx_net(nodes, {"x": (3, 5, 5)}, weights)
+    model = lowbit.compress(file, sparsity={"conv|fc1": 0.3, "fc2": 0.9}, bits={"op:Conv": 5, "op:Gemm": 3})
+    x = {"x": floats(2, 3, 5, 5)}
+    return model.to_bytes(), x, {"y": model.run(x["x"], isa="scalar")}  # the scalar variants define what is right
+
+
+def built(build: Callable[[], Net]) -> tuple[bytes, Arrays, Arrays]:
+    """The file, an input and what it gives."""
+    net = build()
+    inputs = net.random_inputs(2)
+    return net.bytes(), inputs, net.reference(inputs)[0]
 
 
 def split(raw: bytes) -> tuple[dict[str, Any], bytes]:
@@ -144,19 +180,20 @@ def write(path: Path, data: bytes) -> bool:
 
 
 def main() -> None:
-    for build in (dense, convolutional, binary):
-        net = build()
-        if write(HERE / "good" / f"{build.__name__}.lowbit", net.bytes()):
-            inputs = net.random_inputs(2)
-            outputs, _ = net.reference(inputs)
-            cases = {
-                kind: {
-                    name: {"dtype": str(a.dtype), "shape": a.shape, "hex": a.tobytes().hex()}
-                    for name, a in arrays.items()
-                }
-                for kind, arrays in (("inputs", inputs), ("outputs", outputs))
+    made = {build.__name__: functools.partial(built, build) for build in (dense, convolutional, binary)}
+    for name, make in (made | {"compressed": compressed}).items():
+        path = HERE / "good" / f"{name}.lowbit"
+        if path.exists():
+            continue
+        data, inputs, outputs = make()
+        path.write_bytes(data)
+        cases = {
+            kind: {
+                key: {"dtype": str(a.dtype), "shape": a.shape, "hex": a.tobytes().hex()} for key, a in arrays.items()
             }
-            (HERE / "good" / f"{build.__name__}.json").write_text(json.dumps(cases, indent=1) + "\n")
+            for kind, arrays in (("inputs", inputs), ("outputs", outputs))
+        }
+        path.with_suffix(".json").write_text(json.dumps(cases, indent=1) + "\n")
     expected_path = HERE / "bad" / "errors.json"
     expected = json.loads(expected_path.read_text()) if expected_path.exists() else {}
     for name, (data, words) in bad_files((HERE / "good" / "dense.lowbit").read_bytes()).items():
