@@ -2,6 +2,8 @@
 // the model is opened; the weights themselves are written out for depthwise layers alone.
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "lowbit/codebook.h"
 #include "lowbit/error.h"
@@ -55,8 +57,10 @@ struct CodebookParams {
     sparse = gap_bits > 0;
     const int64_t count = sparse ? reader.attrs().integer("entries", 0, size) : size;
     codes = read_symbols(reader, "weight", "huffman", count, bits);
-    const auto beyond = std::find_if(codes.begin(), codes.end(), [&](uint8_t c) { return c >= values.size(); });
-    if (beyond != codes.end()) {
+    uint8_t top = 0;
+    for (uint8_t c : codes) top = std::max(top, c);  // a loop that vectorises, as find_if does not
+    if (top >= values.size() && !codes.empty()) {
+      const auto beyond = std::find_if(codes.begin(), codes.end(), [&](uint8_t c) { return c >= values.size(); });
       reader.fail("code " + std::to_string(*beyond) + " at " + std::to_string(beyond - codes.begin()) +
                   " in a codebook of " + std::to_string(values.size()));
     }
@@ -69,17 +73,19 @@ struct CodebookParams {
 
   Codebook<float> codebook() const { return {values.data(), static_cast<int64_t>(values.size())}; }
 
-  // Dense indices of all weights.
-  std::vector<uint8_t> packed() const {
-    std::vector<uint8_t> out(static_cast<size_t>(index_bytes(size, bits)));
-    if (!sparse) {
-      pack_indices(codes.data(), size, bits, out.data());
-      return out;
-    }
+  // The index of every weight; `codes` is gone then.
+  std::vector<uint8_t> take_indices() {
+    if (!sparse) return std::move(codes);
     std::vector<uint8_t> indices(static_cast<size_t>(size), 0);
     int64_t at = -1;
     for (size_t i = 0; i < codes.size(); ++i) indices[static_cast<size_t>(at += gaps[i] + 1)] = codes[i];
-    pack_indices(indices.data(), size, bits, out.data());
+    return indices;
+  }
+
+  // The same, packed.
+  std::vector<uint8_t> take_packed() {
+    std::vector<uint8_t> out(static_cast<size_t>(index_bytes(size, bits)));
+    pack_indices(take_indices().data(), size, bits, out.data());
     return out;
   }
 
@@ -123,7 +129,9 @@ class GemmCodebook final : public Op {
         static_cast<double>(entries) <= kSparseBelow * static_cast<double>(n * k)) {
       sparse_ = pack_sparse(params.gaps.data(), params.codes.data(), entries, n, k, params.codebook());
     } else {
-      dense_ = pack_codebook(params.packed().data(), n, k, params.bits, params.codebook());
+      CodebookPacker packer(n, k, params.bits, params.codebook());
+      packer.append(params.take_indices().data(), n * k);
+      dense_ = packer.finish();
     }
     bias_ = std::move(params.bias);
     epilogue_ = params.epilogue;
@@ -167,10 +175,10 @@ class Conv2dCodebook final : public Op {
     CodebookParams params(reader, shape_.oc, k);
     if (shape_.groups > 1 && shape_.groups == shape_.c && shape_.c == shape_.oc) {
       std::vector<float> w(static_cast<size_t>(shape_.oc * k));
-      codebook_decode(params.packed().data(), shape_.oc, k, params.bits, params.codebook(), w.data());
+      codebook_decode(params.take_packed().data(), shape_.oc, k, params.bits, params.codebook(), w.data());
       depthwise_ = pack_conv_f32(w.data(), shape_);
     } else {
-      weights_ = pack_conv_codebook(params.packed().data(), shape_, params.bits, params.codebook());
+      weights_ = pack_conv_codebook(params.take_packed().data(), shape_, params.bits, params.codebook());
     }
     bias_ = std::move(params.bias);
     epilogue_ = params.epilogue;
