@@ -81,6 +81,15 @@ def test_starts_differ_and_none_beats_the_optimum():
     assert len(seeds) > 1
 
 
+@pytest.mark.parametrize("k", [2, 17, 256])
+def test_optimum_against_kmeans1d(k):
+    kmeans1d = pytest.importorskip("kmeans1d", reason="kmeans1d, the exact optimum in O(k n), is not installed")
+    x = np.random.default_rng(k).laplace(size=20_000).astype(np.float32)
+    clusters, centroids = kmeans1d.cluster(x.astype(float), k)
+    least = error(x, np.array(centroids), np.array(clusters))
+    assert error(x, *lowbit.kmeans1d(x, k, "optimal")) == pytest.approx(least, rel=1e-5)
+
+
 def test_linear_starts_where_it_says():
     x = np.array([0, 0.1, 0.9, 10], np.float32)
     codebook, idx = lowbit.kmeans1d(x, 3, "linear", max_iterations=0)  # centroids 0, 5, 10: the middle one is empty
