@@ -6,29 +6,24 @@
 //   dot = sum a * b = k - 2 * popcount(a xor b)                                 (equal bits give +1, others -1)
 //
 //   gemm:   dot[i, j]       = sum_p a[i, p] * b[j, p]
-//   conv2d: dot[b, y, x, o] = sum over the window of x * w; padded pixels hold pad_value in every channel: -1, +1, or
-//   an
-//                             exact 0, so that they add nothing
+//   conv2d: dot[b, y, x, o] = sum over the window of x * w; padded pixels hold pad_value in every channel:
+//                             -1, +1, or an exact 0, so that they add nothing
 //
 // Epilogue, for output channel j and row (pixel) i; every float operation is a single rounded binary32 operation in the
 // order written, so that every level and thread count gives the same bits:
 //
 //   v = float(dot);  v = v * scale[j];  v = v * input_scale[i];  v = v + bias[j];  v = v + residual[i, j];
 //   v = min(max(v, lo), hi)                                        (each step only where its pointer is given)
-//   y: s32      dot, or where multiplier is given (dot * multiplier[j] + offset[j] + (accumulate ? y : 0)) >> shift,
-//            wrapping
+//   y: s32      dot; with multiplier: (dot * multiplier[j] + offset[j] + (accumulate ? y : 0)) >> shift, wrapping
 //      f32      v
-//      s8, u8   min(max(zero_point + rne(v), least), greatest) of the type; rne rounds half to even; a NaN gives
-//      `least`
+//      s8, u8   min(max(zero_point + rne(v), least), greatest) of the type; rne: half to even; a NaN gives `least`
 //   bits: dot_threshold given     bit = (dot >= dot_threshold[j]) xor flip[j]
-//         else                    bit = (v >= threshold[j]) xor flip[j]          (threshold null: 0; a NaN compares
-//         false)
+//         else                    bit = (v >= threshold[j]) xor flip[j]      (threshold null: 0; false for a NaN)
 //
 // BatchNorm and sign fold into a threshold: with y = gamma * (dot - mean) / s + beta, s = sqrt(var + eps) > 0,
 //   gamma > 0: y >= 0 <=> dot >= mean - beta * s / gamma =: t    bit = dot >= ceil(t)
 //   gamma < 0: y >= 0 <=> dot <= t                               bit = not (dot >= floor(t) + 1): flip
-//   gamma = 0: y = beta                                          bit = beta >= 0: threshold INT32_MIN, flip where beta
-//   < 0
+//   gamma = 0: y = beta                                          bit = beta >= 0: INT32_MIN, flip where beta < 0
 // pack_bits does the same on real numbers: there the flipped comparison x <= t is not (x >= the next float above t).
 #pragma once
 
@@ -111,8 +106,7 @@ LOWBIT_API void xnor_gemm(const uint32_t* a, int64_t m, int64_t lda, const Packe
 //
 // Bits of A stand for -1 and +1, or for 0 and 1 (zero_one). Since a01 = (a + 1) / 2, <a01, b> = (<a, b> + sum b) / 2:
 //   int32    exact; throws where sum |a_basis| |b_basis| k (twice that for zero_one) leaves int32 for some column
-//   float32  with c[q, p, j] = a_basis[q] * b_basis[p, j], halved for zero_one, and t[j] = sum c[q, p, j] * sum B_p[j]
-//   for
+//   float32  c[q, p, j] = a_basis[q] * b_basis[p, j], halved for zero_one; t[j] = sum c[q, p, j] * sum B_p[j] for
 //            zero_one (in float64, rounded once), else no t: y = float(dot) * c for q = p = 0, then for every further
 //            pair, q first, y = float(dot) * c + y; the last pair is (float(dot) * c + t) + y
 struct BitPlanes {
