@@ -44,6 +44,11 @@ class PackedIndices:
         data: (ceil(size * bits / 8),) uint8.
         shape: of the indices; the first axis is the output channels.
         bits: 1 to 8.
+
+    Example:
+        >>> packed = lowbit.pack_indices(np.array([[0, 1, 2, 3], [3, 2, 1, 0]], np.uint8), bits=2)
+        >>> packed.shape, packed.nbytes, [f"{byte:08b}" for byte in packed.data]
+        ((2, 4), 2, ['11100100', '00011011'])
     """
 
     data: npt.NDArray[np.uint8]
