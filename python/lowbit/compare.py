@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lowbit
+from lowbit.compression import size_steps
 from lowbit.data import Dataset
 from lowbit.float_reference import FloatNet, float_tensors, match, multiplications, onnxruntime
 from lowbit.graph.summary import weight_count
@@ -132,6 +133,7 @@ def compare(
         sqnr_images=probed,
         layers=layers,
         others=others,
+        size_steps=size_steps(model.plan),
         sqnr_output=output_ratio.dB if output_ratio else None,
         thresholds=[] if calibration is None else thresholds(model, calibration),
         versions={

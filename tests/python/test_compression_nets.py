@@ -8,7 +8,7 @@ import pytest
 
 import lowbit
 from lowbit import cli
-from lowbit.compression import layer_sizes, size_table
+from lowbit.compression import layer_sizes, size_steps, size_table
 from lowbit.container import to_bytes
 from lowbit.demo import files
 from lowbit.graph.codebook import coded_weights, float_weights, is_codebook
@@ -140,6 +140,35 @@ def test_sizes_add_up_to_the_file_s_tensors():
     assert rows["fc"].weights.startswith("codebook 4 bit") and rows["fc"].macs == 10 * 168
 
 
+def test_steps_from_float_to_huffman():
+    """Counted from the decoded weights; biases are in every step, a layer left in float stays what it is."""
+    model = lowbit.compress(FASHION, sparsity={"classifier": 0.9, "op:Conv": 0.3}, bits=4)
+    coded = [coded_weights(model.plan, op) for op in ops(model).values()]
+    left = sum(np.count_nonzero(float_weights(model.plan, op)) for op in ops(model).values())
+    packed = sum(
+        c.codebook.nbytes + -(-c.codes.size * c.bits // 8) - (-(c.gaps.size * c.gap_bits) // 8 if c.sparse else 0)
+        for c in coded
+    )
+    assert {c.sparse for c in coded} == {True, False}
+    stored, bias = (sum(getattr(s, part) for s in layer_sizes(model.plan)) for part in ("bytes", "bias"))
+    whole = sum(c.size for c in coded)
+    steps = [("float32", 4 * whole + bias), ("pruned", 4 * left + bias), ("shared codes", packed + bias)]
+    assert size_steps(model.plan) == [*steps, ("Huffman", stored)] and stored < packed and bias > 0
+
+    part = size_steps(lowbit.compress(small_net(1.0), sparsity={"fc": 0.9}, bits={"fc": 3}).plan)
+    assert part[:2] == [("float32", 4 * (216 + 96 + 1680 + 18)), ("pruned", 4 * (216 + 96 + 168 + 18))]
+
+
+@pytest.mark.parametrize("bits", [1, 3, 7])
+@pytest.mark.parametrize("sparsity", [0.0, 0.7])
+def test_steps_that_change_nothing_are_left_out(sparsity, bits):
+    plain = lowbit.compress(small_net(1.0), sparsity=sparsity, bits=bits, huffman=False).plan
+    names = ["float32", "pruned", "shared codes"] if sparsity else ["float32", "shared codes"]
+    assert [step for step, _ in size_steps(plain)] == names
+    assert size_steps(plain)[-1][1] == sum(s.bytes for s in layer_sizes(plain))
+    assert size_steps(lowbit.convert(small_net(), recipe="float32").plan) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -162,7 +191,9 @@ def test_compare_measures_the_weights_of_codebook_layers():
     for bits in (8, 4):
         model = lowbit.convert(FASHION, recipe=f"codebook:{bits}")
         x = np.load(files("lowbit.demo") / "fashion.npz")["x_test"][:16, None].astype(np.float32) / 255
-        found.append(lowbit.compare(FASHION, model, x, None, seconds=0.01, sqnr_images=16).layers)
+        report = lowbit.compare(FASHION, model, x, None, seconds=0.01, sqnr_images=16)
+        assert report.size_steps == size_steps(model.plan) != []
+        found.append(report.layers)
     assert len(found[0]) == 10 and all(layer.sqnr_activation == np.inf for layer in found[0])
     assert all(fine.sqnr_weight > coarse.sqnr_weight for fine, coarse in zip(*found, strict=True))
 

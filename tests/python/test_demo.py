@@ -1,5 +1,7 @@
 """The demo on its shipped files: small, licensed, and within the accuracy that README promises."""
 
+import re
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -48,5 +50,10 @@ def test_demo_text_and_files(result):
     found, _, folder = result
     text = demo.text(found)
     assert "float32 (onnxruntime)" in text and "2000 test images" in text and str(folder) in text
+    steps = dict(found["rows"][3]["size_steps"])
+    assert list(steps) == ["float32", "pruned", "shared codes", "Huffman"] and found["rows"][1]["size_steps"] == []
+    assert sorted(steps.values(), reverse=True) == list(steps.values())
+    assert re.search(r"\nweights and biases +float32 +pruned +shared codes +Huffman\n4-bit codebook ", text)
+    assert re.search(r"\nDeep Compression" + r" +\d+\.\d kB" * 4 + r"\n", text)
     names = {p.name for p in folder.iterdir()}
     assert {"fashion.int8.lowbit", "fashion.int8.html", "fashion.calib.json", "fashion.onnx"} <= names

@@ -60,6 +60,22 @@ def test_text():
     assert "top-1" not in str(report(accuracy=None, accuracy_float=None))
 
 
+def test_size_steps_of_compressed_models_only(tmp_path):
+    pytest.importorskip("matplotlib")
+    steps = [("float32", 4_000_000), ("pruned", 400_000), ("shared codes", 90_000), ("Huffman", 80_000)]
+    small = report(size_steps=steps)
+    line = "float32 4.0 MB -> pruned 400.0 kB -> shared codes 90.0 kB -> Huffman 80.0 kB (50.00 x smaller)"
+    assert f"weights and biases: {line}" in str(small) and "weights and biases" not in str(report())
+    assert small.to_dict()["size_steps"] == steps
+    pages = []
+    for one in (small, report(), report(size_steps=[("float32", 40), ("shared codes", 56)])):
+        one.to_html(tmp_path / "r.html")
+        pages.append((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert [page.count("<svg") for page in pages] == [3, 2, 3]
+    assert "80.0 kB  (50.0 x smaller)" in pages[0] and "Size, step by step" not in pages[1]
+    assert "56 B<" in pages[2]  # grew: no factor
+
+
 def test_json_round_trip(tmp_path):
     report(layers=[layer(sqnr=math.inf)]).to_json(tmp_path / "r.json")
     read = json.loads((tmp_path / "r.json").read_text())

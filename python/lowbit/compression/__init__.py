@@ -1,6 +1,6 @@
 """Deep Compression: prune, share weights, code positions as gaps, Huffman (Han, Mao, Dally, arXiv 1510.00149)."""
 
-from lowbit.compression.accounting import LayerSize, layer_size, layer_sizes, size_table
+from lowbit.compression.accounting import LayerSize, layer_size, layer_sizes, size_steps, size_table
 from lowbit.compression.checkpoint import compress_tensors, load_compressed, save_compressed
 from lowbit.compression.coded import CodedWeights, code_weights
 from lowbit.compression.pipeline import compress
@@ -29,6 +29,7 @@ __all__ = [
     "relative_encode",
     "save_compressed",
     "share_weights",
+    "size_steps",
     "size_table",
     "write_published",
 ]

@@ -62,7 +62,13 @@ class LayerSize:
         """Without Huffman: codes and gaps of whole bits."""
         if self.form not in ("dense", "sparse"):
             return self.bytes
-        return self.codebook + (self.entries * (self.bits + self.index_bits) + 7) // 8 + self.bias
+        codes, gaps = ((self.entries * bits + 7) // 8 for bits in (self.bits, self.index_bits))
+        return self.codebook + codes + gaps + self.bias
+
+    @property
+    def pruned_bytes(self) -> int:
+        """The weights that are left and the bias as float32; all of them where the layer has no codebook."""
+        return 4 * self.kept + self.bias if self.form in ("dense", "sparse") else self.float_bytes
 
 
 def layer_size(coded: CodedWeights, huffman: bool = True, bias: int = 0) -> LayerSize:
@@ -146,6 +152,42 @@ def _float_size(layer: str, weights: NDArray[Any], bias: int) -> LayerSize:
         gaps=0,
         bias=bias,
     )
+
+
+def size_steps(plan: Plan) -> list[tuple[str, int]]:
+    """The bytes of all weights and biases after each step of Deep Compression (arXiv 1510.00149, figure 1).
+
+    Args:
+        plan: ``model.plan``.
+
+    Returns:
+        (step, bytes), with the biases in every step: ``float32``; ``pruned``, the weights that are left as float32 and
+        nothing for where they are; ``shared codes``, with codebooks and gaps; ``Huffman``, with its code tables. The
+        last is what :func:`layer_sizes` counts. Steps that changed nothing are left out; empty without codebooks.
+
+    Raises:
+        lowbit.FormatError: a layer's streams are damaged; names it.
+
+    Example:
+        >>> import lowbit
+        >>> from lowbit.demo import files
+        >>> net = str(files("lowbit.demo") / "fashion.onnx")
+        >>> [step for step, _ in size_steps(lowbit.compress(net, sparsity=0.6, bits=4).plan)]
+        ['float32', 'pruned', 'shared codes', 'Huffman']
+        >>> [step for step, _ in size_steps(lowbit.convert(net, recipe="codebook:4").plan)]
+        ['float32', 'shared codes']
+    """
+    from lowbit.graph.codebook import is_codebook
+
+    if not any(is_codebook(op) for op in plan.ops):
+        return []
+    sizes = layer_sizes(plan)
+    steps = [("float32", sum(s.float_bytes for s in sizes))]
+    for step, part in (("pruned", "pruned_bytes"), ("shared codes", "packed_bytes"), ("Huffman", "bytes")):
+        count = sum(getattr(s, part) for s in sizes)
+        if count != steps[-1][1]:
+            steps.append((step, count))
+    return steps
 
 
 def size_table(sizes: Sequence[LayerSize], published: Mapping[str, Sequence[str]] | None = None) -> str:

@@ -51,7 +51,8 @@ def run(
         progress: Called as ``progress(stage, done, total)``.
 
     Returns:
-        ``images``, ``threads`` and ``rows``: one dict per network with accuracy, agreement, bytes, ms.
+        ``images``, ``threads`` and ``rows``: one dict per network with accuracy, agreement, bytes, ms; converted nets
+        also with ``size_steps``, see `lowbit.compression.size_steps`.
     """
     with tempfile.TemporaryDirectory(prefix="lowbit-demo-") as scratch:
         folder = Path(keep) if keep else Path(scratch)
@@ -90,7 +91,7 @@ def _run(folder: Path, threads: int | None, seconds: float, keep: bool, progress
             )  # fmt: skip
         rows.append(
             {"network": network, "accuracy": found.accuracy, "agreement": found.agreement, "bytes": found.file_bytes,
-             "ms": found.ms, "min_ms": found.ms_min}
+             "ms": found.ms, "min_ms": found.ms_min, "size_steps": found.size_steps}
         )  # fmt: skip
         if keep:
             model.save(folder / found.model)
@@ -168,6 +169,11 @@ def text(result: dict[str, Any]) -> str:
         "",
         *table(["network", "top-1", "same answer", "file", "smaller", "ms", "faster"], rows),
     ]
+    shrunk = [(row["network"], dict(row["size_steps"])) for row in result["rows"] if row.get("size_steps")]
+    if shrunk:
+        names = list(max((steps for _, steps in shrunk), key=len))
+        cells = [[network, *(size(steps[n]) if n in steps else "" for n in names)] for network, steps in shrunk]
+        lines += ["", *table(["weights and biases", *names], cells)]
     if result["folder"]:
         lines += ["", f"nets, data and reports: {result['folder']}"]
     return "\n".join(lines)

@@ -33,6 +33,7 @@ def render(report: Report) -> str:
         header=text.LAYER_HEADER,
         rows=list(zip(report.layers, text.layer_rows(report), strict=True)),
         energy_basis=text.ENERGY_BASIS,
+        size_plot=plots.sizes(report.size_steps) if report.size_steps else "",
         sqnr_plot=plots.sqnr(judged) if judged else "",
         time_plot=plots.times(timed) if timed else "",
         threshold_plots=[plots.threshold(t) for t in report.thresholds],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lowbit.report.report import LayerReport, Threshold
+from lowbit.report.units import size
 
 BLUE, ORANGE, GREY, RED = "#2563a8", "#d97b29", "#9aa3ad", "#b83232"
 STYLE: Any = {
@@ -59,6 +60,23 @@ def _rows(axes: Any, names: list[str], label: str) -> None:
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)
+
+
+@_styled
+def sizes(steps: list[tuple[str, int]]) -> str:
+    """A waterfall of bytes: what is left after each step, and in grey what the step saved."""
+    figure, axes = _figure(7.6, 0.5 + 0.32 * len(steps))
+    names, counts = [step for step, _ in steps], [count for _, count in steps]
+    before = [counts[0], *counts[:-1]]
+    unit, divisor = ("MB", 1e6) if counts[0] >= 1e6 else ("kB", 1e3)
+    axes.barh(names, [b / divisor for b in before], 0.66, color="#d5dae0")
+    axes.barh(names, [c / divisor for c in counts], 0.66, color=BLUE)
+    for at, (count, taller) in enumerate(zip(counts, map(max, before, counts), strict=True)):
+        change = f"  ({counts[0] / count:.1f} x smaller)" if 0 < count < counts[0] else ""
+        axes.annotate(size(count) + change, (taller / divisor, at), (5, 0), textcoords="offset points", va="center")
+    axes.set_xlim(0, 1.14 * max(counts) / divisor)
+    _rows(axes, names, unit)
+    return _svg(figure)
 
 
 @_styled

@@ -116,6 +116,7 @@ class Report:
     others: list[dict[str, Any]] = field(
         default_factory=list
     )  # op, count, ms: what is no convolution or matrix product
+    size_steps: list[tuple[str, int]] = field(default_factory=list)  # of `lowbit.compression.size_steps`
     sqnr_output: float | None = None
     notes: list[str] = field(default_factory=list)
     exclusions: list[str] = field(default_factory=list)

@@ -69,6 +69,17 @@ def summary_rows(report: Report) -> list[list[str]]:
     return rows
 
 
+def steps_line(steps: list[tuple[str, int]]) -> str:
+    """The steps of `lowbit.compression.size_steps`.
+
+    Example:
+        >>> steps_line([("float32", 8000), ("pruned", 2000), ("shared codes", 400)])
+        'float32 8.0 kB -> pruned 2.0 kB -> shared codes 400 B (20.00 x smaller)'
+    """
+    change = ratio(steps[0][1], steps[-1][1], "smaller", "larger")
+    return " -> ".join(f"{step} {size(count)}" for step, count in steps) + f" ({change})"
+
+
 LAYER_HEADER = [
     "layer",
     "op",
@@ -107,6 +118,7 @@ def render(report: Report) -> str:
         f"{report.cpu}, level {report.level}, {threads}",
         "",
         *table(["", "float", "low-bit", ""], summary_rows(report)),
+        *(["", f"weights and biases: {steps_line(report.size_steps)}"] if report.size_steps else []),
         "",
         *table(LAYER_HEADER, layer_rows(report), left=5),
     ]
