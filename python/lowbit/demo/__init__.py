@@ -171,7 +171,7 @@ def text(result: dict[str, Any]) -> str:
     ]
     shrunk = [(row["network"], dict(row["size_steps"])) for row in result["rows"] if row.get("size_steps")]
     if shrunk:
-        names = list(max((steps for _, steps in shrunk), key=len))
+        names = max((list(steps) for _, steps in shrunk), key=len)
         cells = [[network, *(size(steps[n]) if n in steps else "" for n in names)] for network, steps in shrunk]
         lines += ["", *table(["weights and biases", *names], cells)]
     if result["folder"]:
