@@ -1,18 +1,8 @@
 """Neural networks in few bits on CPUs: calibrate, quantize and run them on C++/SIMD kernels."""
 
 from lowbit._core import FormatError, best_isa, cpu_name, isas, num_threads, set_num_threads
-from lowbit.bits import (
-    PackedBits,
-    binarize,
-    bit_planes,
-    bitserial_conv2d,
-    bitserial_gemm,
-    max_pool_bits,
-    pack_bits,
-    unpack_bits,
-    xnor_conv2d,
-    xnor_gemm,
-)
+from lowbit.bits import PackedBits, binarize, max_pool_bits, pack_bits, unpack_bits, xnor_conv2d, xnor_gemm
+from lowbit.bitserial import bit_planes, bitserial_conv2d, bitserial_gemm
 from lowbit.calibration import (
     CalibrationTable,
     EntropyObserver,
