@@ -12,7 +12,6 @@ goes on from its checkpoint.
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.torch import swap
-from reproduction import Run
+from reproduction import begin, binary_run, training_arguments
 
 HELD_OUT = 5000
 BLOCKS = [(32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)]
@@ -68,24 +67,23 @@ def images(data: np.ndarray) -> Tensor:
     return (torch.from_numpy(data).permute(0, 3, 1, 2).float() / 255 - 0.47) / 0.25
 
 
+def cross_entropy(logits: Tensor, y: Tensor, _: Tensor) -> Tensor:
+    return F.cross_entropy(logits, y)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("net", choices=["binary", "float"])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--to", type=Path, default=Path("build/reproductions"))
+    training_arguments(parser, epochs=30, batch=128)
     args = parser.parse_args()
 
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
+    begin(args)
     data = np.load(args.data)
     x, y = images(data["x_train"]), torch.from_numpy(data["y_train"]).long().flatten()
     name = f"cifar10-{args.net}-{args.seed}"
-    run = Run(resnet(args.net == "binary"), args.epochs, args.batch, (2e-3, 2e-5), args.to / f"{name}.pt")
-    run.train(x[:-HELD_OUT], y[:-HELD_OUT], x[-HELD_OUT:], y[-HELD_OUT:], augment, F.cross_entropy)
+    run = binary_run(resnet(args.net == "binary"), args.epochs, args.batch, (2e-3, 2e-5), args.to / f"{name}.pt")
+    train, valid = slice(-HELD_OUT), slice(-HELD_OUT, None)
+    run.train(x[train], y[train], x[valid], y[valid], augment, cross_entropy, fresh_norms=True)
     y_test = torch.from_numpy(data["y_test"]).long().flatten()
     run.finish(name, images(data["x_test"]), y_test, args.to / "results.jsonl")
 

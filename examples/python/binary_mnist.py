@@ -11,7 +11,6 @@ from binary weights. A run that is started again goes on from its checkpoint. do
 import argparse
 import copy
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,8 +23,9 @@ from lowbit.torch import (
     XnorConv2d,
     XnorLinear,
     refresh_batch_norm,
+    squared_hinge,
 )
-from reproduction import Run, error_percent
+from reproduction import begin, binary_run, error_percent, training_arguments
 
 HELD_OUT = 5000
 RATES = {"mlp": (1e-3, 1e-5), "lenet": (1e-3, 1e-5), "xnor-lenet": (2e-3, 1e-5)}  # learning rate, first and last epoch
@@ -83,26 +83,24 @@ def images(data: np.ndarray) -> Tensor:
     return torch.from_numpy(data).float()[:, None] / 127.5 - 1
 
 
+def hinge(logits: Tensor, y: Tensor, _: Tensor) -> Tensor:
+    return squared_hinge(logits, y)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("net", choices=["bnn", "connect", "connect-stochastic", "mlp", "xnor-lenet", "lenet"])
-    parser.add_argument("data", type=Path)
+    training_arguments(parser, epochs=100, batch=256)
     parser.add_argument("--width", type=int, default=1024, help="of the MLP's hidden layers")
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--to", type=Path, default=Path("build/reproductions"))
     args = parser.parse_args()
 
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
+    begin(args)
     data = np.load(args.data)
     x, y = images(data["x_train"]), torch.from_numpy(data["y_train"]).long()
     net = lenet(args.net == "xnor-lenet") if "lenet" in args.net else mlp(args.net, args.width)
     name = f"{args.net}-{args.seed}" if "lenet" in args.net else f"{args.net}-{args.width}-{args.seed}"
-    run = Run(net, args.epochs, args.batch, RATES.get(args.net, BINARY_RATES), args.to / f"{name}.pt")
-    run.train(x[:-HELD_OUT], y[:-HELD_OUT], x[-HELD_OUT:], y[-HELD_OUT:], augment)
+    run = binary_run(net, args.epochs, args.batch, RATES.get(args.net, BINARY_RATES), args.to / f"{name}.pt")
+    run.train(x[:-HELD_OUT], y[:-HELD_OUT], x[-HELD_OUT:], y[-HELD_OUT:], augment, hinge, fresh_norms=True)
 
     x_test, y_test = images(data["x_test"]), torch.from_numpy(data["y_test"]).long()
     details = {}

@@ -1,11 +1,11 @@
-"""What the reproductions of binary training share: a resumable loop, the choice of the epoch, a line of results.
+"""What the reproductions of training share: a resumable loop, the choice of the epoch, a line of results.
 
-The validation split chooses the epoch; the test set is used once, at the end, with the weights of that epoch. Batch
-norm's statistics are taken anew for the test-time weights before each evaluation (lowbit.torch.refresh_batch_norm).
+The validation split chooses the epoch; the test set is used once, at the end, with the weights of that epoch.
 
     python examples/python/reproduction.py build/reproductions/results.jsonl      # the results so far as a table
 """
 
+import argparse
 import copy
 import json
 import platform
@@ -19,10 +19,26 @@ import torch
 from torch import Tensor, nn
 
 import lowbit
-from lowbit.torch import binary_steps, refresh_batch_norm, squared_hinge
+from lowbit.torch import binary_steps, refresh_batch_norm
 
 Augment = Callable[[Tensor], Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, labels and the augmented images
+
+
+def training_arguments(parser: argparse.ArgumentParser, epochs: int, batch: int) -> None:
+    """The options that every training has."""
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--to", type=Path, default=Path("build/reproductions"))
+
+
+def begin(args: argparse.Namespace) -> None:
+    """Seeds the generators and sets the threads."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
 
 
 def error_percent(net: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -36,12 +52,17 @@ def error_percent(net: nn.Module, x: Tensor, y: Tensor) -> float:
 class Run:
     """One training: net, optimiser, schedule, best weights so far; kept in one checkpoint file after every epoch."""
 
-    def __init__(self, net: nn.Module, epochs: int, batch: int, rates: tuple[float, float], checkpoint: Path):
-        self.net, self.epochs, self.batch, self.checkpoint = net, epochs, batch, checkpoint
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=rates[0], fused=True)
-        binary_steps(self.optimizer, net)
-        decay = (rates[1] / rates[0]) ** (1 / max(epochs - 1, 1))
-        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, decay)
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        epochs: int,
+        batch: int,
+        checkpoint: Path,
+    ):
+        self.net, self.optimizer, self.schedule = net, optimizer, schedule
+        self.epochs, self.batch, self.checkpoint = epochs, batch, checkpoint
         self.epoch, self.seconds, self.best_error, self.best_epoch = 0, 0.0, 101.0, 0
         self.best = copy.deepcopy(net.state_dict())
         if checkpoint.exists():
@@ -67,23 +88,45 @@ class Run:
         self.checkpoint.with_suffix(".new").replace(self.checkpoint)
 
     def train(
-        self, x: Tensor, y: Tensor, x_valid: Tensor, y_valid: Tensor, augment: Augment, loss_of: Loss = squared_hinge
+        self,
+        x: Tensor,
+        y: Tensor,
+        x_valid: Tensor,
+        y_valid: Tensor,
+        augment: Augment,
+        loss_of: Loss,
+        *,
+        every: str = "epoch",
+        bfloat16: bool = True,
+        fresh_norms: bool = False,
+        before_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> None:
-        """The remaining epochs: Adam, bfloat16 products with float32 weights and sums."""
+        """The remaining epochs.
+
+        ``every``: the schedule steps after each "epoch" or "step". ``bfloat16``: products in bfloat16, weights and sums
+        in float32. ``fresh_norms``: batch norm's statistics are taken anew for the test-time weights before each
+        evaluation, for weights that differ from those in training. ``before_epoch`` hears 0, 1, ...
+        """
         while self.epoch < self.epochs:
             started, losses = time.perf_counter(), []
+            before_epoch(self.epoch)
             self.net.train()
             for rows in torch.randperm(len(x))[: len(x) // self.batch * self.batch].split(self.batch):
-                with torch.autocast("cpu", torch.bfloat16):  # +-1 are exact in bfloat16
-                    logits = self.net(augment(x[rows]))
-                loss = loss_of(logits.float(), y[rows])
+                images = augment(x[rows])
+                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                    logits = self.net(images)
+                loss = loss_of(logits.float(), y[rows], images)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
+                if every == "step":
+                    self.schedule.step()
                 losses.append(loss.item())
-            self.schedule.step()
-            running = copy.deepcopy(self.net.state_dict())  # training goes on with its own batch norm statistics
-            refresh_batch_norm(self.net, x[:5000].split(500))
+            if every == "epoch":
+                self.schedule.step()
+            running = copy.deepcopy(self.net.state_dict())
+            if fresh_norms:  # training goes on with its own statistics
+                refresh_batch_norm(self.net, x[:5000].split(500))
             error = error_percent(self.net, x_valid, y_valid)
             self.epoch += 1
             if error <= self.best_error:
@@ -119,6 +162,15 @@ class Run:
         with results.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return row["test_error"]
+
+
+def binary_run(net: nn.Module, epochs: int, batch: int, rates: tuple[float, float], checkpoint: Path) -> Run:
+    """Adam with the binary papers' steps; once an epoch its rate falls by a factor, from the first rate to the second."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=rates[0], fused=True)
+    binary_steps(optimizer, net)
+    decay = (rates[1] / rates[0]) ** (1 / max(epochs - 1, 1))
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
+    return Run(net, optimizer, schedule, epochs, batch, checkpoint)
 
 
 def table(results: Path) -> str:

@@ -31,7 +31,8 @@ def data(n):
 
 
 def train(run, to):
-    run.train(*data(128), *data(40), lambda x: x + 0.1 * torch.randn_like(x))
+    hinge = lambda logits, y, x: lt.squared_hinge(logits, y)  # noqa: E731
+    run.train(*data(128), *data(40), lambda x: x + 0.1 * torch.randn_like(x), hinge, fresh_norms=True)
     return run.finish("tiny", *data(41), to / "results.jsonl", extra=1)
 
 
@@ -40,7 +41,7 @@ def new_run(module, epochs, checkpoint):
     net = nn.Sequential(
         lt.BinaryConnectLinear(8, 16, stochastic=True), nn.BatchNorm1d(16), lt.BinaryLinear(16, 2), nn.BatchNorm1d(2)
     )
-    return module.Run(net, epochs, 32, (0.01, 0.001), checkpoint)
+    return module.binary_run(net, epochs, 32, (0.01, 0.001), checkpoint)
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -93,3 +94,22 @@ def test_cifar_twins_differ_in_the_blocks_convolutions_only(monkeypatch):
     assert swapped == [lt.XnorConv2d] * 5
     shapes = [[tuple(p.shape) for p in net.parameters()] for net in (binary, real)]
     assert shapes[0] == shapes[1]
+
+
+def test_resnet20_takes_the_published_names_and_augmentation_only_moves(monkeypatch):
+    module = script("resnet20", monkeypatch)
+    net = module.resnet20()
+    assert sum(p.numel() for p in net.parameters()) == 269_722
+    assert {"layer1.0.conv1.weight", "layer3.2.bn2.running_var", "linear.bias"} <= set(net.state_dict())
+    x = torch.rand(64, 3, 32, 32) + 1
+    moved = module.augment(x)
+    assert net(moved).shape == (64, 10)
+    for before, after in zip(x, moved, strict=True):
+        inside = after[0] > 0  # the border is 0
+        assert inside.sum() >= 28 * 28
+        assert torch.isin(after[0][inside], before[0]).all()
+    labels = torch.zeros(64, dtype=torch.long)
+    logits = net.eval()(x)
+    loss = module.distillation(net)(logits, labels, x)
+    loss.backward()
+    assert torch.isfinite(loss) and net.linear.weight.grad.abs().sum() > 0
