@@ -165,7 +165,7 @@ class Run:
 
 
 def binary_run(net: nn.Module, epochs: int, batch: int, rates: tuple[float, float], checkpoint: Path) -> Run:
-    """Adam with the binary papers' steps; once an epoch its rate falls by a factor, from the first rate to the second."""
+    """Adam with the binary papers' steps; each epoch its rate falls by a factor, from the first rate to the second."""
     optimizer = torch.optim.Adam(net.parameters(), lr=rates[0], fused=True)
     binary_steps(optimizer, net)
     decay = (rates[1] / rates[0]) ** (1 / max(epochs - 1, 1))
