@@ -63,39 +63,43 @@ class Observer(ABC):
         """The observer that ``state_dict`` described; lowbit.FormatError where the state cannot be one."""
 
     @abstractmethod
-    def _threshold(self) -> float: ...
+    def _threshold(self, bits: int) -> float: ...
 
     @abstractmethod
-    def _range(self) -> tuple[float, float]: ...
+    def _range(self, bits: int) -> tuple[float, float]: ...
 
-    def threshold(self) -> float:
-        """T of the symmetric range -T..T; ``max(abs(x))`` where all values were the same."""
-        self._need_values()
-        return max(-self.lo, self.hi) if self.lo == self.hi else self._threshold()
+    def threshold(self, bits: int = 8) -> float:
+        """T of the symmetric range -T..T for codes of ``bits``; ``max(abs(x))`` where all values were the same."""
+        self._need(bits)
+        return max(-self.lo, self.hi) if self.lo == self.hi else self._threshold(bits)
 
-    def range(self) -> tuple[float, float]:
-        """(lo, hi) of the affine range, widened to include 0."""
-        self._need_values()
-        lo, hi = (self.lo, self.hi) if self.lo == self.hi else self._range()
+    def range(self, bits: int = 8) -> tuple[float, float]:
+        """(lo, hi) of the affine range for codes of ``bits``, widened to include 0."""
+        self._need(bits)
+        lo, hi = (self.lo, self.hi) if self.lo == self.hi else self._range(bits)
         return min(lo, 0.0), max(hi, 0.0)
 
-    def qparams(self, dtype: str = "int8", symmetric: bool = True) -> QParams:
+    def qparams(self, dtype: str = "int8", symmetric: bool = True, bits: int = 8) -> QParams:
         """Scale and zero point: T / 127 and none, or with ``symmetric=False`` those of the range (lo, hi).
 
         Args:
             dtype: ``"int8"`` or ``"uint8"``.
             symmetric: take the threshold, not the range.
+            bits: 2 to 8. Methods that search (entropy, mse) search the range that suits so many codes: the fewer, the
+                more they clip.
 
         Raises:
             ValueError: where no value was observed.
         """
         if symmetric:
-            return symmetric_qparams(self.threshold(), dtype, zero_scale=1.0)
-        return affine_qparams(*self.range(), dtype, zero_scale=1.0)
+            return symmetric_qparams(self.threshold(bits), dtype, bits=bits, zero_scale=1.0)
+        return affine_qparams(*self.range(bits), dtype, bits=bits, zero_scale=1.0)
 
-    def _need_values(self) -> None:
+    def _need(self, bits: int) -> None:
         if self.count == 0:
             raise ValueError(f"{type(self).__name__}: no value was observed")
+        if not 2 <= bits <= 8:
+            raise ValueError(f"bits: {bits} is not in 2..8")
 
     def _check_other(self, other: Observer) -> None:
         if type(other) is not type(self):
@@ -152,10 +156,10 @@ class MinMaxObserver(Observer):
         observer.count, observer.lo, observer.hi = count, float(lo), float(hi)  # type: ignore[arg-type]
         return observer
 
-    def _threshold(self) -> float:
+    def _threshold(self, bits: int) -> float:
         return max(-self.lo, self.hi)
 
-    def _range(self) -> tuple[float, float]:
+    def _range(self, bits: int) -> tuple[float, float]:
         return self.lo, self.hi
 
 
@@ -240,14 +244,14 @@ class EntropyObserver(HistogramObserver):
 
     def search(self, levels: int = 128) -> EntropySearch:
         """The whole search: threshold and divergence curve."""
-        self._need_values()
+        self._need(8)
         return entropy_search(self.histogram, levels, self.literal_bin0)
 
-    def _threshold(self) -> float:
-        return self.search().threshold
+    def _threshold(self, bits: int) -> float:
+        return self.search(1 << (bits - 1)).threshold
 
-    def _range(self) -> tuple[float, float]:
-        t = self.search(256 if self.lo >= 0 or self.hi <= 0 else 128).threshold
+    def _range(self, bits: int) -> tuple[float, float]:
+        t = self.search(1 << (bits if self.lo >= 0 or self.hi <= 0 else bits - 1)).threshold
         return max(self.lo, -t), min(self.hi, t)
 
     def _settings(self) -> dict[str, Any]:
@@ -280,10 +284,10 @@ class PercentileObserver(HistogramObserver):
         super().__init__(bins, histogram)
         self.percentile = float(percentile)
 
-    def _threshold(self) -> float:
+    def _threshold(self, bits: int) -> float:
         return percentile_threshold(self.histogram, self.percentile)
 
-    def _range(self) -> tuple[float, float]:
+    def _range(self, bits: int) -> tuple[float, float]:
         return percentile_range(self.histogram, self.percentile)
 
     def _settings(self) -> dict[str, Any]:
@@ -291,7 +295,7 @@ class PercentileObserver(HistogramObserver):
 
 
 class MSEObserver(HistogramObserver):
-    """The range whose 8-bit grid has the smallest mean squared error on the values seen (taken at their bins' centres).
+    """The range whose grid of codes has the smallest mean squared error on the values seen (at their bins' centres).
 
     Args:
         bins: as in EntropyObserver.
@@ -307,11 +311,11 @@ class MSEObserver(HistogramObserver):
 
     method = "mse"
 
-    def _threshold(self) -> float:
-        return mse_threshold(self.histogram)
+    def _threshold(self, bits: int) -> float:
+        return mse_threshold(self.histogram, (1 << (bits - 1)) - 1)
 
-    def _range(self) -> tuple[float, float]:
-        return mse_range(self.histogram)
+    def _range(self, bits: int) -> tuple[float, float]:
+        return mse_range(self.histogram, (1 << bits) - 1)
 
 
 class FixedObserver(Observer):
@@ -349,10 +353,10 @@ class FixedObserver(Observer):
         except (KeyError, ValueError) as e:
             raise FormatError(f"fixed: {e}") from None
 
-    def _threshold(self) -> float:
+    def _threshold(self, bits: int) -> float:
         return self.hi
 
-    def _range(self) -> tuple[float, float]:
+    def _range(self, bits: int) -> tuple[float, float]:
         return self.lo, self.hi
 
 

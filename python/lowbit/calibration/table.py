@@ -94,22 +94,22 @@ class CalibrationTable:
         shard = f", shards={self.shards}" if self.shards else ""
         return f"CalibrationTable({len(self)} tensors, method={self.method!r}, samples={self.samples}{shard})"
 
-    def threshold(self, name: str) -> float:
-        """T of a tensor's symmetric range."""
-        return self[name].threshold()
+    def threshold(self, name: str, bits: int = 8) -> float:
+        """T of a tensor's symmetric range for codes of ``bits``."""
+        return self[name].threshold(bits)
 
-    def range(self, name: str) -> tuple[float, float]:
-        """(lo, hi) of a tensor's affine range."""
-        return self[name].range()
+    def range(self, name: str, bits: int = 8) -> tuple[float, float]:
+        """(lo, hi) of a tensor's affine range for codes of ``bits``."""
+        return self[name].range(bits)
 
     def mean(self, name: str) -> NDArray[np.float64] | None:
         """Mean of each channel of a tensor, float64 (c) in the ONNX tensor's order; None where it is not known."""
         return self._means[name].mean() if name in self._means else None
 
-    def qparams(self, name: str, dtype: str = "int8", symmetric: bool = True) -> QParams:
+    def qparams(self, name: str, dtype: str = "int8", symmetric: bool = True, bits: int = 8) -> QParams:
         """Quantisation parameters of a tensor (see ``Observer.qparams``); errors name the tensor."""
         try:
-            return self[name].qparams(dtype, symmetric)
+            return self[name].qparams(dtype, symmetric, bits)
         except ValueError as e:
             raise ValueError(f"tensor {name!r}: {e}") from e
 

@@ -195,7 +195,7 @@ class _Exporter:
     def _quantize(self, op: Any, attrs: Any, params: Any, ins: list[int], out: int) -> None:
         v = self.values[ins[0]]
         perm = tuple(v.perm[i] for i in NHWC) if attrs.get("nchw_to_nhwc") else v.perm
-        self.store(out, v.name, perm)
+        self.store(out, self.clamped(op, v.name), perm)
 
     def _quantize_dynamic(self, op: Any, attrs: Any, params: Any, ins: list[int], out: int) -> None:
         v = self.values[ins[0]]

@@ -124,16 +124,20 @@ class Lowering:
                 self.form[t, "float"] = index
         return self.form[t, "float"]
 
-    def as_codes(self, t: Tensor) -> int:
-        """T as codes with its own parameters."""
-        if (t, "codes") not in self.form:
-            params = self.scales.of(t)
-            index = self.code_tensor(f"{t.name}.codes", t, params)
-            source, attrs = self._image_source(t)
-            attrs |= _code_clamp(params, {})
-            self.builder.op("quantize", [source], index, attrs)
-            self.form[t, "codes"] = index
-        return self.form[t, "codes"]
+    def as_codes(self, t: Tensor, bits: int | None = None) -> int:
+        """T as codes with its own parameters, or as codes of so many bits."""
+        params = self.scales.of(t, bits)
+        form = "codes" if params == self.scales.of(t) else f"codes of {bits} bits"
+        if (t, form) not in self.form:
+            if (t, "codes") in self.form:
+                self.form[t, form] = self.with_params(self.form[t, "codes"], t, params)
+            else:
+                index = self.code_tensor(f"{t.name}.codes", t, params)
+                source, attrs = self._image_source(t)
+                attrs |= _code_clamp(params, {})
+                self.builder.op("quantize", [source], index, attrs)
+                self.form[t, form] = index
+        return self.form[t, form]
 
     def as_dynamic(self, t: Tensor) -> int:
         """T as uint8 with a scale found at run time."""
@@ -260,7 +264,7 @@ class Lowering:
 
     def _mac(self, layer: Layer, dynamic: bool) -> None:
         recipe, t, x = self.recipe[layer], layer.output, layer.inputs[0]
-        source = self.as_dynamic(x) if dynamic else self.as_codes(x)
+        source = self.as_dynamic(x) if dynamic else self.as_codes(x, recipe.activation_bits)
         to_codes = not dynamic and recipe.output == "auto" and self.wants_codes(t)
         weight, bias = layer.params["weight"], layer.params.get("bias")
         depthwise = layer.attrs.get("groups", 1) == weight.shape[0] == x.shape[-1] and layer.attrs.get("groups", 1) > 1
@@ -280,7 +284,7 @@ class Lowering:
             )
             s_x = None if input_params is None else input_params.scale
             params["weight"], params["weight_scale"] = quantize_weights(
-                weight, recipe.weight == "int8", bias, s_x, reach
+                weight, recipe.weight == "int8", bias, s_x, reach, recipe.bits
             )
         if given is None and (mean := self.ranges.mean(x)) is not None:
             shift = mean_shift(layer, mean, params["weight"], params["weight_scale"])

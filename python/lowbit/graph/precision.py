@@ -28,17 +28,18 @@ class CodeParams:
     hi: int
 
     @classmethod
-    def symmetric(cls, threshold: float) -> CodeParams:
-        """int8 codes -127..127 for -threshold..threshold; scale 1 for a tensor of zeros."""
-        scale = float(np.float32(threshold / 127.0))
-        return cls(scale if scale > 0 else 1.0, 0, "int8", -127, 127)
+    def symmetric(cls, threshold: float, bits: int = 8) -> CodeParams:
+        """int8 codes -127..127 (of 8 bits) for -threshold..threshold; scale 1 for a tensor of zeros."""
+        top = (1 << (bits - 1)) - 1
+        scale = float(np.float32(threshold / top))
+        return cls(scale if scale > 0 else 1.0, 0, "int8", -top, top)
 
     @classmethod
-    def affine(cls, lo: float, hi: float) -> CodeParams:
+    def affine(cls, lo: float, hi: float, bits: int = 8) -> CodeParams:
         """uint8 codes for a range that is widened to hold 0 (Jacob et al. 2018, section 3)."""
-        lo, hi = min(lo, 0.0), max(hi, 0.0)
-        scale = float(np.float32((hi - lo) / 255.0)) or 1.0
-        return cls(scale, int(np.clip(np.rint(-lo / scale), 0, 255)), "uint8", 0, 255)
+        lo, hi, top = min(lo, 0.0), max(hi, 0.0), (1 << bits) - 1
+        scale = float(np.float32((hi - lo) / top)) or 1.0
+        return cls(scale, int(np.clip(np.rint(-lo / scale), 0, top)), "uint8", 0, top)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -60,8 +61,8 @@ class Ranges:
     def __init__(self, table: Any):
         self.table = table
 
-    def params(self, name: str, dtype: str, non_negative: bool = False) -> CodeParams | None:
-        """Parameters for a tensor by its ONNX name; None where nothing is known.
+    def params(self, name: str, dtype: str, non_negative: bool = False, bits: int = 8) -> CodeParams | None:
+        """Parameters for a tensor by its ONNX name, for codes of so many bits; None where nothing is known.
 
         ``non_negative``: no value is below 0, so that a symmetric range (as in TensorRT's cache) begins at 0.
         """
@@ -74,14 +75,12 @@ class Ranges:
                     f"convert: the range of tensor {name!r} is ({lo}, {hi}), not two finite numbers in order"
                 )
             if dtype == "int8":
-                return CodeParams.symmetric(max(abs(lo), abs(hi)))
-            return CodeParams.affine(0.0 if non_negative else lo, hi)
-        q = self.table.qparams(name, dtype=dtype, symmetric=dtype == "int8")
-        if dtype == "int8":
-            return CodeParams(float(q.scale), int(q.zero_point), dtype, -127, 127)
+                return CodeParams.symmetric(max(abs(lo), abs(hi)), bits)
+            return CodeParams.affine(0.0 if non_negative else lo, hi, bits)
+        q = self.table.qparams(name, dtype=dtype, symmetric=dtype == "int8", bits=bits)
         if non_negative and q.zero_point != 0:
-            return CodeParams.affine(0.0, float(self.table.range(name)[1]))
-        return CodeParams(float(q.scale), int(q.zero_point), dtype, 0, 255)
+            return CodeParams.affine(0.0, float(self.table.range(name, bits)[1]), bits)
+        return CodeParams(float(q.scale), int(q.zero_point), dtype, q.qmin, q.qmax)
 
     def mean(self, t: Tensor) -> Array | None:
         """Measured mean of each channel, where t's last axis is the one that the table counts by; else None."""
@@ -197,7 +196,7 @@ class Scales:
     def __init__(self, net: Net, domain: dict[Layer, str], recipes: list[Recipe], default: Recipe, ranges: Ranges):
         self._ranges = ranges
         self._parent: dict[Tensor, Tensor] = {}
-        self._params: dict[Tensor, CodeParams] = {}
+        self._params: dict[tuple[Tensor, int], CodeParams] = {}
         self._net = net
         self._consumers = net.consumers()
         self._producers = net.producers()
@@ -212,6 +211,7 @@ class Scales:
         for t in self._all_tensors():
             self._members.setdefault(self._root(t), []).append(t)
         self._dtype = self._choose_dtypes(domain, recipes, default)
+        self._bits = self._choose_bits(domain, recipes)
 
     def _all_tensors(self) -> list[Tensor]:
         return [*(t for _, t in self._net.inputs), *(layer.output for layer in self._net.layers)]
@@ -255,18 +255,43 @@ class Scales:
         chosen = {root: next(iter(v)) if len(v) == 1 else fallback for root, v in votes.items()}
         return {root: "uint8" if self._is_non_negative(root) else dtype for root, dtype in chosen.items()}
 
+    def _choose_bits(self, domain: dict[Layer, str], recipes: list[Recipe]) -> dict[Tensor, int]:
+        """The most bits that any reader of a tensor takes.
+
+        Products take what their recipe says. Every other reader takes 8, a sum's residual above all: the codes are
+        bytes anyway, and in few bits the error of a residual stream would pile up. What cannot clamp writes 8.
+        """
+        bits: dict[Tensor, int] = {self._root(t): 8 for t in self._outputs}
+
+        def ask(t: Tensor, wanted: int) -> None:
+            root = self._root(t)
+            bits[root] = max(bits.get(root, 0), wanted)
+
+        for layer, recipe in zip(self._net.layers, recipes, strict=True):
+            for i, t in enumerate(layer.inputs):
+                if domain[layer] == "codes" and layer.is_mac and i == 0:
+                    ask(t, recipe.activation_bits)
+                elif not (
+                    domain[layer] == "codes" and passes_scale(layer) and self._root(layer.output) is self._root(t)
+                ):
+                    ask(t, 8)
+            if layer.op in ("average_pool", "resize") and not passes_scale(layer):
+                ask(layer.output, 8)
+        return bits
+
     def _is_non_negative(self, root: Tensor) -> bool:
         return all(t in self._non_negative for t in self._members[root])
 
     def known(self, t: Tensor) -> bool:
         """Whether parameters can be found."""
-        return self._find(self._root(t)) is not None
+        return self._find(self._root(t), 8) is not None
 
-    def of(self, t: Tensor) -> CodeParams:
-        """Parameters of a tensor's codes."""
+    def of(self, t: Tensor, bits: int | None = None) -> CodeParams:
+        """Parameters of a tensor's codes: of those that are written, or of ones of so many bits."""
         root = self._root(t)
-        if root not in self._params:
-            params = self._find(root)
+        bits = self._bits.get(root, 8) if bits is None else bits
+        if (root, bits) not in self._params:
+            params = self._find(root, bits)
             if params is None:
                 names = ", ".join(sorted({m.name for m in self._members[root]}))
                 raise ValueError(
@@ -274,10 +299,10 @@ class Scales:
                     f"keep the layer "
                     "that reads it in float32 by overrides="
                 )
-            self._params[root] = params
-        return self._params[root]
+            self._params[root, bits] = params
+        return self._params[root, bits]
 
-    def _find(self, root: Tensor) -> CodeParams | None:
+    def _find(self, root: Tensor, bits: int) -> CodeParams | None:
         dtype = self._dtype.get(root, "int8")
         if root.fixed is not None:
             f = root.fixed
@@ -286,16 +311,18 @@ class Scales:
         members, positive = self._members[root], self._is_non_negative(root)
         joined = [m for m in members if m in self._producers and self._producers[m].op == "concat"]
         if joined:
-            found = [p for m in joined if (p := self._ranges.params(m.name, dtype, positive)) is not None]
+            found = [p for m in joined if (p := self._ranges.params(m.name, dtype, positive, bits)) is not None]
             if found:
-                return _widest(found)
+                return _widest(found, bits)
         # In execution order: the one that the others copy comes first.
-        return next((p for m in members if (p := self._ranges.params(m.name, dtype, positive)) is not None), None)
+        return next((p for m in members if (p := self._ranges.params(m.name, dtype, positive, bits)) is not None), None)
 
 
-def _widest(found: list[CodeParams]) -> CodeParams:
+def _widest(found: list[CodeParams], bits: int) -> CodeParams:
     lo, hi = min(p.range[0] for p in found), max(p.range[1] for p in found)
     for p in found:
         if p.range == (lo, hi):
             return p
-    return CodeParams.symmetric(max(-lo, hi)) if found[0].dtype == "int8" else CodeParams.affine(lo, hi)
+    if found[0].dtype == "int8":
+        return CodeParams.symmetric(max(-lo, hi), bits)
+    return CodeParams.affine(lo, hi, bits)

@@ -27,7 +27,8 @@ class Recipe:
         output: ``auto``, or ``float32`` to leave the layer's result unquantized.
         rounding: ``nearest_even``, ``gemmlowp`` or ``single``.
         rest: recipe of the layers that a binary one cannot apply to.
-        bits: of a code into the codebook.
+        bits: of a weight: a code into the codebook, or a code of ``int8`` that uses fewer than 8.
+        activation_bits: of the codes that products read; everything else on codes keeps 8.
         huffman: codebook: whether the file holds codes Huffman-coded where that is smaller.
         name: what it was called.
     """
@@ -40,6 +41,7 @@ class Recipe:
     rest: str = "float32"
     bits: int = 8
     huffman: bool = False
+    activation_bits: int = 8
 
     @property
     def is_binary(self) -> bool:
@@ -78,6 +80,7 @@ _NAMED = {
 
 
 _CODEBOOK = re.compile(r"codebook:([1-8])(/huffman)?")
+_UNIFORM = re.compile(r"int:([2-8])/([2-8])")
 
 
 def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -91,12 +94,18 @@ def _codebook(bits: int, huffman: bool) -> Recipe:
     return Recipe("codebook", "float32", name=name, bits=bits, huffman=huffman)
 
 
+def _uniform(weight_bits: int, activation_bits: int) -> Recipe:
+    name = f"int:{weight_bits}/{activation_bits}"
+    return Recipe("int8", "int8", name=name, bits=weight_bits, activation_bits=activation_bits)
+
+
 def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -> Recipe:
     """A recipe from its name, or from a dict with ``weight``, ``activation``, ``output`` and ``rounding``.
 
     Args:
         recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, ``xnor``, ``xnor-int8``,
-            ``codebook:B`` (B = 1 to 8 bits a weight, activations in float; ``codebook:B/huffman``), or a dict.
+            ``codebook:B`` (B = 1 to 8 bits a weight, activations in float; ``codebook:B/huffman``), ``int:W/A``
+            (``int8`` with weights of W and activations of A bits, 2 to 8), or a dict.
         rounding: overrides the recipe's own rounding.
 
     Raises:
@@ -124,10 +133,16 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
         own = _one_of("rounding", recipe.get("rounding", "nearest_even"), ROUNDINGS)
         result = Recipe(weight, activation, output, own, "custom")
     elif isinstance(recipe, str):
-        codebook = _CODEBOOK.fullmatch(recipe)
-        if codebook is None and recipe not in _NAMED:
-            raise ValueError(f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, codebook:B (1 to 8), or a dict")
-        result = _NAMED[recipe] if codebook is None else _codebook(int(codebook[1]), bool(codebook[2]))
+        if (found := _CODEBOOK.fullmatch(recipe)) is not None:
+            result = _codebook(int(found[1]), bool(found[2]))
+        elif (found := _UNIFORM.fullmatch(recipe)) is not None:
+            result = _uniform(int(found[1]), int(found[2]))
+        elif recipe in _NAMED:
+            result = _NAMED[recipe]
+        else:
+            raise ValueError(
+                f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, codebook:B (1 to 8), int:W/A (2 to 8), or a dict"
+            )
     else:
         raise TypeError(f"recipe: a name or a dict is needed, not {type(recipe).__name__}")
     return result if rounding is None else replace(result, rounding=rounding)
