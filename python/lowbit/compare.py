@@ -15,7 +15,7 @@ import lowbit
 from lowbit.compression import size_steps
 from lowbit.data import Dataset
 from lowbit.float_reference import FloatNet, float_tensors, match, multiplications, onnxruntime
-from lowbit.graph.summary import weight_count
+from lowbit.graph.summary import Row, weight_count
 from lowbit.layer_errors import LayerErrors, Ratio, multiplying
 from lowbit.report import LayerReport, Report, Threshold
 from lowbit.report.notes import exclusions, notes
@@ -330,15 +330,18 @@ def estimated_energy(model: Any, as_float: bool) -> float:
         model: The model.
         as_float: As if every weight and activation were float32.
     """
-    picojoules = 0.0
-    for row in model.layers():
-        if as_float and "quantize" in row.op:
-            continue  # conversions that a float network does not have
-        in_float, binary = as_float or row.weights.startswith("float"), row.weights.startswith("bits")
-        picojoules += row.macs * (MAC_FLOAT_PJ if in_float else MAC_BITS_PJ if binary else MAC_INT8_PJ)
-        grown = 1 if not as_float or row.activations.startswith("float") else 32 if row.activations == "bits" else 4
-        picojoules += row.moved * grown * CACHE_PJ_PER_BYTE
-    return picojoules / 1e6
+    rows = [
+        row for row in model.layers() if not as_float or "quantize" not in row.op
+    ]  # a float network converts nothing
+    return sum(energy_pj(row, as_float) for row in rows) / 1e6
+
+
+def energy_pj(row: Row, as_float: bool = False) -> float:
+    """Picojoules of one operation for one item, see `estimated_energy`."""
+    in_float, binary = as_float or row.activations == "float32", row.weights.startswith("bits")
+    per_mac = MAC_BITS_PJ if binary else MAC_FLOAT_PJ if in_float else MAC_INT8_PJ
+    grown = 1 if not as_float or row.activations.startswith("float") else 32 if row.activations == "bits" else 4
+    return row.macs * per_mac + row.moved * grown * CACHE_PJ_PER_BYTE
 
 
 def thresholds(model: Any, table: Any) -> list[Threshold]:
