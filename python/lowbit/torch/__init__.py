@@ -41,6 +41,7 @@ from lowbit.torch.estimators import (
 )
 from lowbit.torch.layers import BinaryWeight, glorot_scale
 from lowbit.torch.losses import distribution_loss, squared_hinge
+from lowbit.torch.lq import LQActivation, LQConv2d, LQLinear, LQWeight
 from lowbit.torch.normalization import ShiftBatchNorm, refresh_batch_norm
 from lowbit.torch.steps import BinarySteps, ShiftAdaMax, binary_steps
 from lowbit.torch.swapping import swap
@@ -72,6 +73,10 @@ __all__ = [
     "CodebookConv2d",
     "CodebookLinear",
     "CodebookWeight",
+    "LQActivation",
+    "LQConv2d",
+    "LQLinear",
+    "LQWeight",
     "LearnedSign",
     "Pact",
     "Pruner",

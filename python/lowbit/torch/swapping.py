@@ -10,15 +10,20 @@ from lowbit.torch.binary import BinaryConv2d, BinaryLinear
 from lowbit.torch.compression import CodebookConv2d, CodebookLinear
 from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
 from lowbit.torch.layers import BinaryWeightConv2d, BinaryWeightLinear
+from lowbit.torch.lq import LQConv2d, LQLinear
 from lowbit.torch.ternary import TernaryConv2d, TernaryLinear
 from lowbit.torch.xnor import XnorConv2d, XnorLinear
 
-KINDS: dict[str, tuple[type[BinaryWeightLinear | CodebookLinear], type[BinaryWeightConv2d | CodebookConv2d]]] = {
+KINDS: dict[
+    str,
+    tuple[type[BinaryWeightLinear | CodebookLinear | LQLinear], type[BinaryWeightConv2d | CodebookConv2d | LQConv2d]],
+] = {
     "binary_connect": (BinaryConnectLinear, BinaryConnectConv2d),
     "binary": (BinaryLinear, BinaryConv2d),
     "xnor": (XnorLinear, XnorConv2d),
     "ternary": (TernaryLinear, TernaryConv2d),
     "codebook": (CodebookLinear, CodebookConv2d),
+    "lq": (LQLinear, LQConv2d),
 }
 
 Choice = str | None | Mapping[str, Any] | Callable[[nn.Module], nn.Module]
@@ -31,9 +36,9 @@ def swap(model: nn.Module, config: Mapping[str, Choice]) -> nn.Module:
         model: changed in place.
         config: pattern -> choice, in order. A pattern is matched with ``re.fullmatch`` against the layers' names as
             ``named_modules`` gives them, or is ``op:Linear`` or ``op:Conv2d``; the first match wins; layers that
-            nothing matches stay. A choice is one of ``binary_connect``, ``binary``, ``xnor``, ``ternary``; a dict
-            ``{"layer": "xnor", "input_scale": True}`` with that layer's arguments; a callable that takes the layer
-            and returns its replacement; or ``float32`` or None, which keep it.
+            nothing matches stay. A choice is one of ``binary_connect``, ``binary``, ``xnor``, ``ternary``,
+            ``codebook:B``, ``lq:W/A``; a dict ``{"layer": "xnor", "input_scale": True}`` with that layer's arguments;
+            a callable that takes the layer and returns its replacement; or ``float32`` or None, which keep it.
 
     Returns:
         The model; its replacement where the model itself is the one layer.
@@ -85,6 +90,8 @@ def _replacement(name: str, layer: nn.Module, choice: Choice) -> nn.Module:
     kind = options.pop("layer", None)
     if isinstance(kind, str) and re.fullmatch("codebook:[1-8]", kind):
         options["bits"], kind = int(kind[-1]), "codebook"
+    elif isinstance(kind, str) and re.fullmatch(r"lq:[1-4]/([1-4]|32)", kind):
+        (options["w_bits"], options["a_bits"]), kind = map(int, kind[3:].split("/")), "lq"
     if kind not in KINDS:
         raise ValueError(f"swap: {name}: {kind!r} is not one of {', '.join(KINDS)}, float32")
     linear, convolution = KINDS[kind]
