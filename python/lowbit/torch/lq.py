@@ -56,13 +56,14 @@ def nearest_level(x: Tensor, levels: Tensor, ends: Tensor) -> Tensor:
         [0.0, 0.0, 1.0]
     """
     x = x.detach()
-    if x.device.type != "cpu" or float(levels[0]) != 0:
-        return levels.to(x.dtype)[torch.bucketize(x, ends, out_int32=True)]
-    # torch.bucketize and indexing take ten times as long on a CPU. threshold_backward(a, x, t) is "a where x > t, else
-    # 0", so that the level is the largest of them.
-    if not (x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))):
+    if not (x.is_contiguous() or _channels_last(x)):
         x = x.contiguous()
     y = torch.empty_like(x)
+    if x.device.type != "cpu" or float(levels[0]) != 0:
+        _flat(y).copy_(levels[torch.bucketize(_flat(x), ends, out_int32=True)])
+        return y
+    # torch.bucketize and indexing take ten times as long on a CPU. threshold_backward(a, x, t) is "a where x > t, else
+    # 0", so that the level is the largest of them.
     above, rest = torch.empty(min(_CHUNK, x.numel()), dtype=x.dtype), levels[1:].to(x.dtype)
     step = torch.ops.aten.threshold_backward.grad_input
     for values, out in zip(_flat(x).split(_CHUNK), _flat(y).split(_CHUNK), strict=True):
@@ -72,6 +73,10 @@ def nearest_level(x: Tensor, levels: Tensor, ends: Tensor) -> Tensor:
             if i:
                 torch.maximum(out, target, out=out)
     return y
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -170,8 +175,7 @@ class LQActivation(_Basis):
 
     def _sampled(self, x: Tensor) -> Tensor:
         x = x.detach()
-        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        flat = _flat(x) if channels_last else x.reshape(-1)
+        flat = _flat(x) if _channels_last(x) else x.reshape(-1)
         step = max(flat.numel() // self.sample, 1) | 1  # odd: else it would see some of the channels only
         return flat[int(self.steps) * 7919 % min(step, flat.numel()) :: step]
 
