@@ -84,6 +84,30 @@ def _flat(x: Tensor) -> Tensor:
     return (x if x.is_contiguous() else x.permute(0, 2, 3, 1)).reshape(-1)
 
 
+class _LevelQuantize(torch.autograd.Function):
+    """LQActivation as one node of an ONNX network; ``lowbit.convert`` reads it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, basis: Tensor) -> Tensor:
+        return torch.from_numpy(lq.quantize(_array(x), _array(basis), signed=False)).to(x)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, basis: Any) -> Any:
+        return g.op("lowbit::LevelQuantize", x, basis).setType(x.type())
+
+
+class _BasisWeight(torch.autograd.Function):
+    """``sum_p basis[:, p] * planes[p]`` as one node of an ONNX network."""
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor, basis: Tensor) -> Tensor:
+        return (planes * basis.T.reshape(*planes.shape[:2], *[1] * (planes.ndim - 2))).sum(0)
+
+    @staticmethod
+    def symbolic(g: Any, planes: Any, basis: Any) -> Any:
+        return g.op("lowbit::BasisWeight", planes, basis).setType(basis.type().with_sizes(planes.type().sizes()[1:]))
+
+
 class _Basis(nn.Module):
     """What both quantizers share: the stored basis, its moving average, the number of steps."""
 
@@ -163,6 +187,9 @@ class LQActivation(_Basis):
         Raises:
             ValueError: a NaN, or an infinity among a training step's sample.
         """
+        if torch.onnx.is_in_onnx_export():
+            node: Tensor = _LevelQuantize.apply(x, self.basis)
+            return node
         if x.numel() and torch.isnan(x.detach().amax()):
             raise ValueError(f"LQActivation: the input {tuple(x.shape)} holds NaN")
         values = self._sampled(x) if self.training and x.numel() else None
@@ -210,6 +237,9 @@ class LQWeight(_Basis):
         Raises:
             ValueError: a weight that is not finite.
         """
+        if torch.onnx.is_in_onnx_export():
+            node: Tensor = _BasisWeight.apply(self.planes(weight), self.basis)
+            return node
         if self.training and int(self.steps) == 0:
             self.fit_(weight)  # they may have been loaded or initialised since
         value = torch.from_numpy(lq.quantize(_array(weight), _array(self.basis), signed=True)).to(weight)

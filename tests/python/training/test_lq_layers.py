@@ -273,3 +273,25 @@ def test_arguments_that_are_wrong():
         lt.swap(nn.Sequential(nn.Linear(4, 4)), {"0": {"layer": "lq", "w_bits": 7}})
     with pytest.raises(ValueError, match="padding_mode 'circular'"):
         lt.LQConv2d.from_float(nn.Conv2d(3, 3, 3, padding_mode="circular"))
+
+
+def test_the_exported_network_has_codes_and_bases():
+    onnx = pytest.importorskip("onnx")
+    numpy_helper = pytest.importorskip("onnx.numpy_helper")
+    from lowbit.torch.lowering import to_onnx
+
+    model = net()
+    x = torch.randn(4, 1, 8, 8)
+    model(x)
+    graph = onnx.load_from_string(to_onnx(model, x)).graph
+    values = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    values |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"}
+    ours = [n for n in graph.node if n.domain == "lowbit"]
+    assert [n.op_type for n in ours] == ["LevelQuantize", "BasisWeight"] * 2
+    for layer, (levels, weight) in zip((model[3], model[7]), (ours[:2], ours[2:]), strict=True):
+        np.testing.assert_array_equal(values[levels.input[1]], layer.quantize_input.basis.numpy())
+        planes, basis = (values[name] for name in weight.input)
+        assert planes.dtype == np.int8
+        wanted = layer.eval().quantize_weight(layer.weight).detach().numpy()
+        np.testing.assert_allclose(np.einsum("po...,op->o...", planes, basis), wanted, rtol=1e-6)
+        assert [n.op_type for n in graph.node if weight.output[0] in n.input] in (["Conv"], ["Gemm"])
