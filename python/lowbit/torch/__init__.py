@@ -39,6 +39,7 @@ from lowbit.torch.estimators import (
     stochastic_sign,
     straight_through,
 )
+from lowbit.torch.haq import HaqLayer, HaqResult, HaqSettings, HaqSpace, haq_search
 from lowbit.torch.layers import BinaryWeight, glorot_scale
 from lowbit.torch.losses import distribution_loss, squared_hinge
 from lowbit.torch.lq import LQActivation, LQConv2d, LQLinear, LQWeight
@@ -73,6 +74,10 @@ __all__ = [
     "CodebookConv2d",
     "CodebookLinear",
     "CodebookWeight",
+    "HaqLayer",
+    "HaqResult",
+    "HaqSettings",
+    "HaqSpace",
     "LQActivation",
     "LQConv2d",
     "LQLinear",
@@ -99,6 +104,7 @@ __all__ = [
     "error_decay_sharpness",
     "error_decay_sign",
     "glorot_scale",
+    "haq_search",
     "hard_sigmoid",
     "hard_sign",
     "k_map",
