@@ -218,18 +218,6 @@ def test_missing_extras_are_named(monkeypatch):
         lowbit.calibrate(small_net(), batches(1))
 
 
-def test_ray_gives_the_same_table():
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
-    try:
-        calls = []
-        table = lowbit.calibrate(small_net(), batches(5), engine="ray", progress=lambda *a: calls.append(a))
-    finally:
-        ray.shutdown()
-    assert table.digest == lowbit.calibrate(small_net(), batches(5)).digest
-    assert calls == [(1, 2), (2, 2)]
-
-
 def test_a_real_net():
     path = DATA / "mobilenet_v2_100.onnx"
     if not path.exists():
