@@ -169,7 +169,7 @@ class LQActivation(_Basis):
 
     signed = False
 
-    def __init__(self, bits: int, decay: float = 0.9, sample: int = 1 << 15):
+    def __init__(self, bits: int, decay: float = 0.9, sample: int = 1 << 14):
         _check_bits("LQActivation", bits)
         if sample < 1:
             raise ValueError(f"LQActivation: sample is {sample}, must be positive")
@@ -321,7 +321,7 @@ class LQLinear(LQLayer, nn.Linear):
         w_bits: int = 2,
         a_bits: int = 2,
         decay: float = 0.9,
-        sample: int = 1 << 15,
+        sample: int = 1 << 14,
         **factory: Any,
     ):
         nn.Linear.__init__(self, in_features, out_features, bias, **factory)
@@ -366,7 +366,7 @@ class LQConv2d(LQLayer, nn.Conv2d):
         w_bits: int = 2,
         a_bits: int = 2,
         decay: float = 0.9,
-        sample: int = 1 << 15,
+        sample: int = 1 << 14,
         **factory: Any,
     ):
         nn.Conv2d.__init__(
