@@ -4,6 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "lowbit/codebook.h"
 #include "lowbit/error.h"
 #include "model/ops/ops.h"
 
@@ -135,6 +136,24 @@ std::vector<int32_t> OpReader::ints(const char* role, int64_t size) {
   const int64_t all[] = {size};
   need_shape(role, t, all);
   return copied<int32_t>(t);
+}
+
+std::vector<uint8_t> OpReader::packed(const char* role, int64_t count, int bits) {
+  const FileTensor& t = param(role, {DType::u8});
+  const std::string where = "param '" + std::string(role) + "' (" + t.name + ")";
+  if (t.shape.size() != 1) fail(where + " is " + shape_text(t.shape) + ", not one-dimensional");
+  const int64_t size = index_bytes(count, bits);
+  if (t.shape[0] != size) {
+    fail(where + " has " + std::to_string(t.shape[0]) + " bytes, not " + std::to_string(size) + " for " +
+         std::to_string(count) + " symbols of " + std::to_string(bits) + " bits");
+  }
+  const auto* bytes = reinterpret_cast<const uint8_t*>(t.bytes.data());
+  if (const int64_t used = count * bits % 8; used != 0 && bytes[size - 1] >> used != 0) {
+    fail(where + " has bits set behind the last code");
+  }
+  std::vector<uint8_t> codes(static_cast<size_t>(count));
+  unpack_indices(bytes, count, bits, codes.data());
+  return codes;
 }
 
 void OpReader::code_clamp(int32_t& lo, int32_t& hi) {

@@ -42,6 +42,8 @@ class OpReader {
   // A one-dimensional parameter of `size` elements, or of one where `or_one`; all finite where they are float32.
   std::vector<float> floats(const char* role, int64_t size, bool or_one = false);
   std::vector<int32_t> ints(const char* role, int64_t size);
+  // A uint8 parameter of `count` packed codes of `bits` bits (codebook.h), one per byte.
+  std::vector<uint8_t> packed(const char* role, int64_t count, int bits);
   // All of a float32 parameter, of any shape; finite.
   std::vector<float> float_values(const char* role);
   // A comparison's `threshold` (1) or (size), as (size); infinite perhaps, but no NaN. Empty where there is none.

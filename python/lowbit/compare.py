@@ -294,12 +294,14 @@ def describe(
             entry["count"] += 1
             entry["ms"] += low_ms[op["name"]]
             continue
-        weight, weights = model.plan.tensors[op["params"]["weight"]], weight_count(model.plan, op)
+        weights = weight_count(model.plan, op)
         found = errors.layers.get(op["name"]) if errors else None
         layers.append(
             LayerReport(
                 name=op["name"],
-                op="depthwise" if _is_depthwise(op, weight) else re.sub("_(f32|codebook)$", "", op["op"]),
+                op="depthwise"
+                if _is_depthwise(op, model.plan.activations)
+                else re.sub("_(f32|codebook)$", "", op["op"]),
                 weight=row.weights,
                 activation=row.activations,
                 output=row.output,
@@ -318,9 +320,9 @@ def describe(
     return layers, list(others.values())
 
 
-def _is_depthwise(op: Mapping[str, Any], weight: Array) -> bool:
-    groups = op.get("attrs", {}).get("groups", 1)
-    return bool(groups > 1 and weight.ndim == 4 and groups == weight.shape[0] and weight.shape[-1] == 1)
+def _is_depthwise(op: Mapping[str, Any], activations: list[dict[str, Any]]) -> bool:
+    c, oc = (activations[op[side][0]]["shape"][-1] for side in ("inputs", "outputs"))
+    return bool(1 < op.get("attrs", {}).get("groups", 1) == c == oc)
 
 
 def estimated_energy(model: Any, as_float: bool) -> float:

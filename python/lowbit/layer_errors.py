@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import lowbit
 from lowbit.graph.codebook import float_weights, is_codebook
+from lowbit.graph.few_bits import code_range, weight_codes
 from lowbit.graph.plan import Plan
 
 Array = NDArray[Any]
@@ -63,8 +64,9 @@ class Errors:
     here: Ratio = field(default_factory=Ratio)
 
 
-def quantized_and_back(x: Floats, tensor: Mapping[str, Any], scales: Array) -> Floats | None:
+def quantized_and_back(x: Floats, plan: Plan, index: int) -> Floats | None:
     """What a code tensor of the plan keeps of x; None where it keeps everything (float) or is raw bytes."""
+    tensor = plan.activations[index]
     if tensor["dtype"] == "float32":
         return None
     if tensor.get("dynamic"):
@@ -74,24 +76,22 @@ def quantized_and_back(x: Floats, tensor: Mapping[str, Any], scales: Array) -> F
     elif "scale" not in tensor:
         return None
     else:
-        scale, zero = np.float32(scales[tensor["scale"]]), float(tensor["zero_point"])
-        lowest, highest = (-127.0, 127.0) if tensor["dtype"] == "int8" else (0.0, 255.0)
+        scale, zero = np.float32(plan.scale(tensor)), float(tensor["zero_point"])
+        lowest, highest = map(float, code_range(plan, index))
     codes = np.clip(np.rint(x / scale) + np.float32(zero), lowest, highest)
     return np.asarray((codes - np.float32(zero)) * scale, np.float32)
 
 
-def real_weights(op: Mapping[str, Any], arrays: Mapping[str, Array]) -> Floats:
+def real_weights(plan: Plan, op: Mapping[str, Any]) -> Floats:
     """A layer's weights as real numbers, in the plan's order."""
-    weight = arrays[op["params"]["weight"]]
+    if is_codebook(dict(op)):
+        return float_weights(plan, dict(op))
+    weight = weight_codes(plan, dict(op))
     if weight.dtype == np.float32:
         return weight
-    scale = arrays[op["params"]["weight_scale"]].reshape(-1, *[1] * (weight.ndim - 1))
+    scale = plan.tensors[op["params"]["weight_scale"]].reshape(-1, *[1] * (weight.ndim - 1))
     zero = np.float32(op.get("attrs", {}).get("weight_zero_point", 0))
     return ((weight.astype(np.float32) - zero) * scale).astype(np.float32)
-
-
-def _codebook_weights(plan: Mapping[str, Any], op: Mapping[str, Any], arrays: Mapping[str, Array]) -> Floats:
-    return float_weights(Plan(dict(plan), dict(arrays)), dict(op))
 
 
 def apply(op: Mapping[str, Any], x: Floats, weight: Floats, threads: int | None) -> Floats:
@@ -135,19 +135,17 @@ class LayerErrors:
         threads: int | None = None,
     ) -> None:
         self._known = known
-        self._float_plan, self._plan, self._arrays, self._threads = float_plan, plan, arrays, threads
+        self._float_plan, self._plan, self._threads = float_plan, plan, threads
+        self._low = Plan(dict(plan), dict(arrays))
         reference = {op["name"]: op for op in float_plan["ops"] if op["op"] in MULTIPLIES}
         self._pairs = [
             (op, reference[op["name"]])
             for op in plan["ops"]
             if op["op"] in MULTIPLIES and op["name"] in reference and self._comparable(op, reference[op["name"]])
         ]
-        self._weights = {
-            op["name"]: _codebook_weights(plan, op, arrays) if is_codebook(op) else real_weights(op, arrays)
-            for op, _ in self._pairs
-            if op["op"] in _QUANTIZED
-        }
-        self._float_weights = {op["name"]: real_weights(ref, float_arrays) for op, ref in self._pairs}
+        self._weights = {op["name"]: real_weights(self._low, op) for op, _ in self._pairs if op["op"] in _QUANTIZED}
+        floats = Plan(dict(float_plan), dict(float_arrays))
+        self._float_weights = {op["name"]: real_weights(floats, ref) for op, ref in self._pairs}
         self._bias = {op["name"]: float_arrays.get(ref["params"].get("bias", "")) for op, ref in self._pairs}
         self.layers: dict[str, Errors] = {op["name"]: Errors() for op, _ in self._pairs}
 
@@ -187,7 +185,6 @@ class LayerErrors:
             floats: The tapped tensors of the float network.
             session: An engine session (keep_tensors) that has run the same batch.
         """
-        scales = self._arrays["activation_scales"]
         for op, ref in self._pairs:
             name = op["name"]
             found = self.layers[name]
@@ -199,7 +196,7 @@ class LayerErrors:
             signal = sums if bias is None else sums + bias
             if op["op"] in _QUANTIZED:
                 found.weight.add(signal, apply(ref, x, self._weights[name] - weight, self._threads))
-                back = quantized_and_back(x, self._plan["tensors"][op["inputs"][0]], scales)
+                back = quantized_and_back(x, self._low, op["inputs"][0])
                 found.activation.add(
                     signal, np.zeros(1) if back is None else apply(ref, back - x, weight, self._threads)
                 )

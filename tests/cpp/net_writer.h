@@ -247,6 +247,38 @@ inline NetWriter other_net() {
   return net;
 }
 
+// Packed weights: 8-bit products, and a codebook with a scale for every channel. (b, 5, 4, 6) -> (b, 3).
+inline NetWriter few_bits_net() {
+  NetWriter net;
+  const auto packed = [&](int bits, int64_t oc, int64_t depth) {
+    Json params = net.weights(oc, {depth});
+    std::vector<uint8_t> bytes(static_cast<size_t>((oc * depth * bits + 7) / 8));
+    for (uint8_t& b : bytes) b = static_cast<uint8_t>(net.number(0, 255));
+    if (oc * depth * bits % 8) bytes.back() &= static_cast<uint8_t>((1 << oc * depth * bits % 8) - 1);
+    const auto size = static_cast<int64_t>(bytes.size());
+    params["weight"] = net.file(params["weight"].get<std::string>() + ".packed", "U8", {size}, bytes);
+    return params;
+  };
+  const Json window = {{"kernel", {3, 3}}, {"pads", {1, 1, 1, 1}}, {"bits", 5}, {"hi", 15}};
+  Json deep = window;
+  deep.update({{"bits", 3}, {"groups", 7}});
+  const int x = net.input("uint8", {5, 4, 6}, 0.1f, 0);
+  const int a = net.op("conv2d", {x}, net.tensor("uint8", {5, 4, 7}, 0.1f, 0), window, packed(5, 7, 54));
+  const int b = net.op("conv2d", {a}, net.tensor("float32", {5, 4, 7}), {{"bits", 7}}, packed(7, 7, 7));
+  const int c = net.op("conv2d", {a, a}, net.tensor("uint8", {5, 4, 7}, 0.1f, 0), deep, packed(3, 7, 9));
+  const int g = net.op("gemm", {c}, net.tensor("float32", {5, 4, 7}), {{"bits", 2}}, packed(2, 7, 7));
+  const int s = net.op("binary", {b, g}, net.tensor("float32", {5, 4, 7}), {{"kind", "add"}});
+  Json book = packed(2, 3, 140);
+  const auto values = std::vector<float>{-1, 0, 1, 0.5f};
+  const int f = net.op("reshape", {s}, net.tensor("float32", {140}));
+  const int y = net.op("gemm_codebook", {f}, net.tensor("float32", {3}), {{"bits", 2}},
+                       {{"codebook", net.file("book", "F32", {4}, values)},
+                        {"weight", book["weight"]},
+                        {"scale", book["weight_scale"]}});
+  net.output(y);
+  return net;
+}
+
 // Bits: thresholds whole and real, both outputs of a product, a residual, a scale map, pools, rows that are no whole
 // words. (b, 3, 12, 12) -> (b, 10).
 inline NetWriter binary_net() {

@@ -80,6 +80,20 @@ def binary() -> Net:
     return net.outputs(z)
 
 
+def few_bits() -> Net:
+    """Packed weights of 2 to 7 bits: convolution, groups, depthwise, product."""
+    net = Net(4)
+    x = net.input("float32", (5, 5, 6))
+    q = net.op("quantize", [x], net.tensor("int8", (5, 5, 6), 0.4, 0), lo=-7, hi=7)
+    codes = net.tensor("uint8", (5, 5, 6), 0.3, 0)
+    a = net.op("conv2d", [q], codes, net.packed(4, 6, 3, 3, 6), bits=4, kernel=[3, 3], pads=[1, 1, 1, 1], hi=15)
+    attrs = {"kernel": [3, 3], "pads": [1, 1, 1, 1], "hi": 7}
+    b = net.op("conv2d", [a, a], net.like(codes), net.packed(3, 6, 3, 3, 1), bits=3, groups=6, **attrs)
+    c = net.op("conv2d", [b], net.like(codes), net.packed(7, 6, 1, 1, 3), bits=7, groups=2)
+    f = net.op("reshape", [c], net.like(codes, 150))
+    return net.outputs(net.op("gemm", [f], net.tensor("float32", (5,)), net.packed(2, 5, 150), bits=2), c)
+
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -180,7 +194,7 @@ def write(path: Path, data: bytes) -> bool:
 
 
 def main() -> None:
-    made = {build.__name__: functools.partial(built, build) for build in (dense, convolutional, binary)}
+    made = {build.__name__: functools.partial(built, build) for build in (dense, convolutional, binary, few_bits)}
     for name, make in (made | {"compressed": compressed}).items():
         path = HERE / "good" / f"{name}.lowbit"
         if path.exists():

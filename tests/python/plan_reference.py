@@ -204,14 +204,27 @@ class Reference:
 
     def op_conv2d(self, op, attrs, params, ins, out):
         d, s_x, _ = self.codes(ins[0])
-        w = params["weight"].astype(np.int64) - attrs.get("weight_zero_point", 0)
+        shape = (self.entry(out)["shape"][-1], *attrs.get("kernel", (1, 1)), d.shape[-1] // attrs.get("groups", 1))
+        w = self.integer_weights(params, attrs, shape)
         return self.finish(self.convolve(d, w, attrs).astype(np.int64), op, attrs, params, ins, out, s_x)
 
     def op_gemm(self, op, attrs, params, ins, out):
         d, s_x, _ = self.codes(ins[0])
-        w = params["weight"].astype(np.float64) - attrs.get("weight_zero_point", 0)
-        acc = (d.astype(np.float64) @ w.T).astype(np.int64)
+        w = self.integer_weights(params, attrs, (self.entry(out)["shape"][-1], d.shape[-1]))
+        acc = (d.astype(np.float64) @ w.T.astype(np.float64)).astype(np.int64)
         return self.finish(acc, op, attrs, params, ins, out, s_x)
+
+    def integer_weights(self, params, attrs, shape):
+        """int64, the zero point taken off."""
+        if "bits" not in attrs:
+            return params["weight"].astype(np.int64) - attrs.get("weight_zero_point", 0)
+        bits = attrs["bits"]
+        count = int(np.prod(shape))
+        assert params["weight"].dtype == np.uint8 and params["weight"].shape == ((count * bits + 7) // 8,)
+        stored = np.unpackbits(params["weight"], bitorder="little")
+        assert not stored[count * bits :].any()
+        codes = stored[: count * bits].reshape(count, bits) @ (1 << np.arange(bits))
+        return codes.reshape(shape) - (1 << (bits - 1))
 
     def finish_f32(self, y, attrs, params, ins):
         y = y + params.get("bias", np.zeros(1)).astype(np.float64)

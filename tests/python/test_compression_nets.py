@@ -245,6 +245,7 @@ def test_entries_beyond_the_layer_are_refused():
     model = lowbit.compress(small_net(1.0), sparsity=0.8, bits=4, huffman=False)
     op = ops(model)["fc"]
     gaps = np.full_like(model.plan.tensors[op["params"]["gaps"]], 255)
+    gaps[-1] = 0  # bits behind the last gap are an error of their own
     with pytest.raises(lowbit.FormatError, match=r"'fc'.*entry \d+ lies at \d+, beyond 1680 weights"):
         lowbit._core.Model.from_bytes(damaged(model, "fc", gaps=gaps))
 

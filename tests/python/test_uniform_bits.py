@@ -6,14 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowbit
+from lowbit import _core
+from lowbit.graph.codebook import float_weights
 from lowbit.graph.export import export_onnx
+from lowbit.graph.few_bits import code_bits, is_packed, weight_codes
 from lowbit.graph.precision import Ranges
 from lowbit.graph.recipe import parse_recipe
-from lowbit.graph.weights import balance, mse_scale, quantize_weights
+from lowbit.graph.weights import balance, clip_scale, quantize_weights
 from onnx_nets import make_plan, min_max, net, node, run_onnx, sqnr
 from plan_reference import Reference
 from test_graph_nets import residual_net
 from test_graph_ops import CASES, FLOAT_ONLY, between_products
+from tiny_nets import Net, check
 
 rng = np.random.default_rng(17)
 BITS = st.integers(2, 8)
@@ -29,7 +33,9 @@ def check_codes(plan, feeds, wanted):
     outputs = reference.run(feeds)
     for op in macs(plan):
         w_bits, a_bits = wanted[op["name"]] if isinstance(wanted, dict) else wanted
-        weight, x = plan.tensors[op["params"]["weight"]], reference.values[op["inputs"][0]].astype(int)
+        weight, x = weight_codes(plan, op), reference.values[op["inputs"][0]].astype(int)
+        assert is_packed(op) == (w_bits < 8)
+        assert code_bits(plan, op["inputs"][0]) <= a_bits
         top = 2 ** (w_bits - 1) - 1
         assert np.abs(weight.astype(int)).max() <= top
         if plan.activations[op["inputs"][0]]["dtype"] == "uint8":
@@ -123,33 +129,43 @@ def test_residuals_keep_eight_bits():
     assert residual / read == pytest.approx(7 / 255)  # r1: 0..6 in three bits, and in eight
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 40), st.integers(2, 8), st.floats(0.5, 3.0), st.integers(0, 2**31))
-def test_balance_in_few_bits(n, k, bits, spread, seed):
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(1, 5), st.sampled_from([1, 4, 9]), st.integers(1, 12), BITS, st.floats(0.5, 3.0), st.integers(0, 2**31)
+)
+def test_balance_in_few_bits(n, taps, channels, bits, spread, seed):
     top = 2 ** (bits - 1) - 1
-    rows = np.random.default_rng(seed).uniform(-spread * top, spread * top, size=(n, k))
-    codes = balance(rows, top)
+    rows = np.random.default_rng(seed).uniform(-spread * top, spread * top, size=(n, taps * channels))
+    codes = balance(rows, top, taps)
     assert (codes == np.rint(codes)).all() and (np.abs(codes) <= top).all()
-    inside = np.clip(rows, -top, top)
-    assert (np.abs(codes - inside) < 1 + 1e-9).all()  # floor or ceiling, or the end
+    assert (np.abs(codes - np.clip(rows, -top, top)) < 1 + 1e-9).all()  # floor or ceiling, or the end
     plain = np.clip(np.rint(rows), -top, top)
-    assert (np.abs((codes - rows).sum(axis=1)) <= np.maximum(np.abs((plain - rows).sum(axis=1)), 0.5) + 1e-9).all()
+
+    def errors(c):  # of kernels
+        return (c - rows).reshape(n, taps, channels).sum(axis=1)
+
+    if taps > 1:
+        assert (np.abs(errors(codes)) <= np.maximum(np.abs(errors(plain)), 1) + 0.5 + 1e-9).all()
+    if spread < 1:  # nothing saturates much: the sums of kernels and rows can be kept
+        assert (np.abs(errors(codes)) < 1 + 1e-9).all() or taps == 1
+        assert (np.abs((codes - rows).sum(axis=1)) <= 0.5 + 1e-9).all() or top == 1
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 30), st.integers(2, 7), st.integers(0, 2**31))
-def test_mse_scale_is_near_the_best(k, bits, seed):
+def test_clip_scale_is_near_the_best(k, bits, seed):
     top = 2 ** (bits - 1) - 1
     rows = np.random.default_rng(seed).standard_t(3, size=(3, k))
 
     def error(scale):
-        return np.square(rows - np.clip(np.rint(rows / scale), -top, top) * scale).sum(axis=1)
+        e = np.abs(rows - np.clip(np.rint(rows / scale), -top, top) * scale)
+        return (e ** (2 if bits > 4 else 4)).sum(axis=1)
 
     highest = np.abs(rows).max(axis=1, keepdims=True) / top
     best = np.min([error(highest * share) for share in np.linspace(0.02, 1, 500)], axis=0)
-    found = error(mse_scale(rows, top)[:, None])
-    assert (found <= error(highest) * (1 + 1e-5) + 1e-12).all()
-    assert (found <= best * 1.15 + 1e-9).all()
+    found = error(clip_scale(rows, top)[:, None])
+    assert (found <= error(highest) * 1.01 + 1e-9).all()
+    assert (found <= best * 1.3 + 1e-9).all()
 
 
 def test_dead_channels_and_outliers():
@@ -194,3 +210,124 @@ def test_methods_that_search_clip_more_in_fewer_bits():
         for bits in (1, 9):
             with pytest.raises(ValueError, match=r"not in 2\.\.8"):
                 observer.qparams(bits=bits)
+
+
+# Packed weights in the file -------------------------------------------------------------------------------------------
+
+CONV = {"kernel": [3, 3], "pads": [1, 1, 1, 1]}
+
+
+@pytest.mark.parametrize("bits", range(2, 8))
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_packed_convolutions_give_what_the_reference_gives(bits, groups):
+    """7 * 9 * 6 codes end within a byte for most widths."""
+    net_ = Net(bits)
+    oc = 8 if groups == 2 else 6 if groups == 6 else 7
+    x = net_.input("int8", (5, 4, 6), 0.1, 3)
+    y = net_.tensor("uint8", (5, 4, oc), 0.5, 100)
+    net_.op("conv2d", [x], y, net_.packed(bits, oc, 3, 3, 6 // groups), bits=bits, groups=groups, **CONV)
+    z = net_.op("gemm", [y], net_.tensor("float32", (5, 4, 3)), net_.packed(bits, 3, oc), bits=bits)
+    check(net_.outputs(y, z))
+
+
+def packed_conv(change):
+    net_ = Net()
+    x = net_.input("int8", (5, 4, 3), 0.1, 3)
+    params = net_.packed(5, 7, 3, 3, 3)
+    attrs = {"bits": 5, **CONV}
+    change(params, attrs)
+    return net_.outputs(net_.op("conv2d", [x], net_.tensor("int8", (5, 4, 7), 0.1, 0), params, **attrs)).bytes()
+
+
+def put(key, value):
+    return lambda params, attrs: (params if key == "weight" else attrs).update({key: value})
+
+
+FAULTS = [
+    (put("bits", 1), "bits"),
+    (put("bits", 8), "bits"),
+    (put("bits", 4), "119 bytes, not 95 for 189 symbols of 4 bits"),
+    (put("kernel", [3, 1]), "must be"),
+    (put("kernel", [3]), "kernel"),
+    (put("weight_zero_point", 1), "weight_zero_point"),
+    (put("weight", np.zeros(118, np.uint8)), "118 bytes, not 119"),
+    (put("weight", np.zeros((7, 17), np.uint8)), "not one-dimensional"),
+    (put("weight", np.zeros(119, np.int8)), "is .*8, not .*8"),
+    (put("weight", np.full(119, 255, np.uint8)), "behind the last code"),
+    (lambda params, attrs: attrs.pop("bits"), "not 4-dimensional"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), FAULTS)
+def test_wrong_packed_weights_are_refused(change, message):
+    _core.Model.from_bytes(packed_conv(lambda params, attrs: None))
+    with pytest.raises(lowbit.FormatError, match=f"conv2d_0.*{message}"):
+        _core.Model.from_bytes(packed_conv(change))
+
+
+def test_file_holds_the_bits(tmp_path):
+    file = residual_net()
+    x = rng.normal(size=(2, 3, 10, 10)).astype(np.float32)
+    ranges = min_max(file, {"x": x})
+    for bits in range(2, 8):
+        model = lowbit.convert(file, f"int:{bits}/5", ranges)
+        stored = {row.layer: model.plan.tensors[f"{row.layer}.weight"].nbytes for row in model.layers() if row.macs}
+        assert stored == {"conv1": 27 * bits, "layer1.0.conv2": 72 * bits, "fc": 4 * bits}
+        rows = [row for row in model.layers() if row.macs]
+        assert {row.weights for row in rows} == {f"int{bits} per channel"}
+        assert [row.activations for row in rows] == ["int5", "uint5", "uint5"]
+        assert [row.macs for row in rows] == [216 * 100, 576 * 100, 32]
+        model.save(tmp_path / "net.lowbit")
+        np.testing.assert_array_equal(lowbit.load(tmp_path / "net.lowbit").run(x), model.run(x))
+
+
+# Weights alone --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["conv_3x3", "conv_groups", "conv_depthwise", "add_two", "flatten_gemm"])
+@pytest.mark.parametrize("bits", [2, 3, 5, 8])
+def test_weights_alone(name, bits):
+    """Products of float activations with exactly scale * code, a scale for every output channel."""
+    file, shape = between_products(name)
+    x = rng.normal(size=(3, *shape)).astype(np.float32)
+    model = lowbit.convert(file, f"int:{bits}/32")
+    y = model.run(x)
+    back = model.export_onnx(form="float")
+    np.testing.assert_allclose(run_onnx(back, {"in": x})["out"], y, rtol=1e-4, atol=1e-4)
+    for isa in lowbit.isas():
+        # Depthwise weights are decoded when the file is opened; float depthwise sums differ in rounding by level.
+        tolerance = 1e-5 if name == "conv_depthwise" else 0
+        np.testing.assert_allclose(model.run(x, isa=isa, threads=2), y, rtol=tolerance, atol=tolerance)
+    reference = lowbit.convert(file, "float32").plan
+    for op in model.plan.ops:
+        if "codebook" not in op.get("params", {}):
+            continue
+        weight, scale = reference.tensors[f"{op['name']}.weight"], model.plan.tensors[op["params"]["scale"]]
+        error = float_weights(model.plan, op) - weight
+        assert scale.shape == (weight.shape[0],)
+        top = 2 ** (bits - 1) - 1
+        inside = np.abs(weight) <= (scale * top).reshape(-1, *[1] * (weight.ndim - 1))
+        assert (np.abs(error) <= scale.reshape(-1, *[1] * (weight.ndim - 1)) * 1.0001)[inside].all()
+        assert model.plan.tensors[op["params"]["weight"]].nbytes == (weight.size * bits + 7) // 8
+
+
+def test_weights_alone_need_no_calibration_and_use_one():
+    file = residual_net()
+    x = np.abs(rng.normal(size=(16, 3, 10, 10)).astype(np.float32)) + 1
+    wanted = run_onnx(file, {"x": x})["y"]
+    table = lowbit.calibrate(file, [x])
+    plain, aware = lowbit.convert(file, "int:3/32"), lowbit.convert(file, "int:3/32", table)
+    assert np.abs((aware.run(x) - wanted).mean(axis=0)).max() < np.abs((plain.run(x) - wanted).mean(axis=0)).max()
+
+
+def test_a_scale_is_for_dense_codebooks():
+    net_ = Net()
+    x = net_.input("float32", (4,))
+    params = {"codebook": np.float32([0, 1]), "weight": np.uint8([1]), "gaps": np.uint8([0])}
+    attrs = {"bits": 1, "gap_bits": 3, "entries": 1}
+    net_.op("gemm_codebook", [x], y := net_.tensor("float32", (2,)), params, **attrs)
+    _core.Model.from_bytes(net_.outputs(y).bytes())
+    net_.files["scale"] = np.float32([1, 2])
+    net_.plan["ops"][0]["params"]["scale"] = "scale"
+    with pytest.raises(lowbit.FormatError, match=r"gemm_codebook_0.*'scale' is for dense weights only"):
+        _core.Model.from_bytes(net_.bytes())

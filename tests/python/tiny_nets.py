@@ -73,6 +73,16 @@ class Net:
             params["bias"] = self.rng.integers(-1000, 1000, oc).astype(np.int32)
         return params
 
+    def packed(self, bits: int, oc: int, *rest: int, bias: bool = True) -> dict[str, Any]:
+        """The same with packed weights, their lowest code among them."""
+        params = self.weights(oc, *rest, bias=bias)
+        codes = params["weight"].reshape(-1).astype(np.uint8) >> (8 - bits)
+        stream = (codes[:, None] >> np.arange(bits, dtype=np.uint8) & 1).astype(np.uint8)
+        return params | {
+            "weight": np.packbits(stream, bitorder="little"),
+            "weight_scale": params["weight_scale"] * np.float32(2 ** (8 - bits)),
+        }
+
     def bytes(self) -> bytes:
         files = {"activation_scales": np.array(self.scales, np.float32), **self.files}
         return container.to_bytes(files, self.plan, {})

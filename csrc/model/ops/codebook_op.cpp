@@ -17,20 +17,11 @@ namespace {
 
 // `count` symbols of `bits` bits from a param: packed, or Huffman-coded where the flag says so. One per byte.
 std::vector<uint8_t> read_symbols(OpReader& reader, const char* role, const char* flag, int64_t count, int bits) {
+  if (!reader.attrs().flag(flag, false)) return reader.packed(role, count, bits);
   const FileTensor& t = reader.param(role, {DType::u8});
-  const bool huffman = reader.attrs().flag(flag, false);
-  std::vector<uint8_t> symbols(static_cast<size_t>(count));
   const std::string where = "param '" + std::string(role) + "' (" + t.name + ")";
   if (t.shape.size() != 1) reader.fail(where + " is " + shape_text(t.shape) + ", not one-dimensional");
-  if (!huffman) {
-    if (static_cast<int64_t>(t.bytes.size()) != index_bytes(count, bits)) {
-      reader.fail(where + " has " + std::to_string(t.bytes.size()) + " bytes, not " +
-                  std::to_string(index_bytes(count, bits)) + " for " + std::to_string(count) + " symbols of " +
-                  std::to_string(bits) + " bits");
-    }
-    unpack_indices(reinterpret_cast<const uint8_t*>(t.bytes.data()), count, bits, symbols.data());
-    return symbols;
-  }
+  std::vector<uint8_t> symbols(static_cast<size_t>(count));
   try {
     const HuffmanStream stream(t.bytes);
     if (stream.symbols() != count) {
@@ -53,6 +44,7 @@ struct CodebookParams {
       reader.fail("param 'codebook' (" + book.name + ") is " + shape_text(book.shape) + ", not (1 to " +
                   std::to_string(1 << bits) + ")");
     }
+    entries = static_cast<int64_t>(values.size());
     const int gap_bits = static_cast<int>(reader.attrs().integer("gap_bits", 0, 8, 0));
     sparse = gap_bits > 0;
     const int64_t count = sparse ? reader.attrs().integer("entries", 0, size) : size;
@@ -65,13 +57,14 @@ struct CodebookParams {
                   " in a codebook of " + std::to_string(values.size()));
     }
     if (sparse) read_gaps(reader, gap_bits);
+    if (reader.has_param("scale")) spread(reader, reader.floats("scale", n));
     if (reader.has_param("bias")) bias = reader.floats("bias", n);
     reader.float_clamp(epilogue.lo, epilogue.hi);
     reader.need_real(reader.input(0));
     reader.need_real(reader.output());
   }
 
-  Codebook<float> codebook() const { return {values.data(), static_cast<int64_t>(values.size())}; }
+  Codebook<float> codebook() const { return {values.data(), entries, per}; }
 
   // The index of every weight; `codes` is gone then.
   std::vector<uint8_t> take_indices() {
@@ -89,14 +82,27 @@ struct CodebookParams {
     return out;
   }
 
-  int64_t size;
+  int64_t size, entries;
   int bits;
   bool sparse;
-  std::vector<float> values, bias;
+  CodebookPer per = CodebookPer::tensor;
+  std::vector<float> values, bias;  // values (1 or n, entries)
   std::vector<uint8_t> codes, gaps;
   EpilogueCodebook epilogue;
 
  private:
+  // A codebook for every output channel: the one there is, times the channel's scale.
+  void spread(OpReader& reader, const std::vector<float>& scale) {
+    if (sparse) reader.fail("'scale' is for dense weights only");
+    std::vector<float> rows;
+    rows.reserve(scale.size() * values.size());
+    for (float s : scale) {
+      for (float v : values) rows.push_back(v * s);
+    }
+    values = std::move(rows);
+    per = CodebookPer::channel;
+  }
+
   void read_gaps(OpReader& reader, int gap_bits) {
     if (values[0] != 0.0f) reader.fail("code 0 of a sparse layer must be 0.0, not " + std::to_string(values[0]));
     gaps = read_symbols(reader, "gaps", "gaps_huffman", static_cast<int64_t>(codes.size()), gap_bits);

@@ -14,13 +14,13 @@ class Conv2d final : public Op {
         epilogue_(reader, shape_.oc, shape_.kh * shape_.kw * (shape_.c / shape_.groups)),
         depthwise_(shape_.groups == shape_.c && shape_.c == shape_.oc && shape_.c > 1 &&
                    epilogue_.weight_zero_point == 0) {
-    const std::vector<int8_t> w = int8_weights(reader.param("weight", {DType::s8, DType::u8}));
+    const int64_t taps = shape_.kh * shape_.kw;
+    const std::vector<int8_t> w = int8_weights(reader, shape_.oc * taps * (shape_.c / shape_.groups));
     if (!depthwise_) {
       conv_ = pack_conv_i8(w.data(), DType::s8, shape_);
       return;
     }
     std::vector<int8_t> taps_first(w.size());  // (c, kh, kw) -> (kh, kw, c)
-    const int64_t taps = shape_.kh * shape_.kw;
     for (int64_t c = 0; c < shape_.c; ++c) {
       for (int64_t t = 0; t < taps; ++t)
         taps_first[static_cast<size_t>(t * shape_.c + c)] = w[static_cast<size_t>(c * taps + t)];
@@ -49,6 +49,10 @@ class Conv2d final : public Op {
  private:
   static Conv2dShape weight_window(OpReader& reader) {
     reader.arity(1, 2);
+    if (weight_bits(reader) < 8) {
+      const std::vector<int64_t> kernel = reader.attrs().integers("kernel", 2, 1, 4096, 1);
+      return read_window(reader, kernel[0], kernel[1], true);
+    }
     const FileTensor& w = reader.param("weight", {DType::s8, DType::u8});
     if (w.shape.size() != 4)
       reader.fail("param 'weight' (" + w.name + ") is " + shape_text(w.shape) + ", not 4-dimensional");

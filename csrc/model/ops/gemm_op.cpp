@@ -6,24 +6,27 @@ namespace lowbit {
 namespace {
 
 // (-1, ..., k) x (n, k) -> (-1, ..., n). Returns k.
-int64_t check_shapes(OpReader& reader, const FileTensor& weight) {
+int64_t check_shapes(OpReader& reader) {
   const Activation& x = reader.input(0);
   const Activation& y = reader.output();
   if (x.dims.size() < 2) reader.fail("tensor '" + x.name + "' " + x.text() + " has no axis to multiply over");
   std::vector<int64_t> expected = x.dims;
   expected.back() = y.dims.back();
   reader.need_dims(y, expected);
-  const int64_t shape[] = {y.dims.back(), x.dims.back()};
-  reader.need_shape("weight", weight, shape);
   return x.dims.back();
+}
+
+void check_weight(OpReader& reader, const FileTensor& weight) {
+  const int64_t shape[] = {reader.output().row(), reader.input(0).row()};
+  reader.need_shape("weight", weight, shape);
 }
 
 class Gemm final : public Op {
  public:
   explicit Gemm(OpReader& reader)
       : rows_(checked_rows(reader)), epilogue_(reader, reader.output().row(), reader.input(0).row()) {
-    const std::vector<int8_t> w = int8_weights(reader.param("weight", {DType::s8, DType::u8}));
     const int64_t k = reader.input(0).row(), n = reader.output().row();
+    const std::vector<int8_t> w = int8_weights(reader, n * k);
     weights_ = pack_i8(w.data(), DType::s8, k, n, 1, k);
   }
 
@@ -40,7 +43,8 @@ class Gemm final : public Op {
  private:
   static int64_t checked_rows(OpReader& reader) {
     reader.arity(1, 2);
-    check_shapes(reader, reader.param("weight", {DType::s8, DType::u8}));
+    check_shapes(reader);
+    if (weight_bits(reader) == 8) check_weight(reader, reader.param("weight", {DType::s8, DType::u8}));
     return reader.input(0).rows();
   }
 
@@ -55,7 +59,8 @@ class GemmF32 final : public Op {
     reader.arity(1, 2);
     reader.need_real(reader.input(0));
     reader.need_real(reader.output());
-    const int64_t k = check_shapes(reader, reader.param("weight", {DType::f32}));
+    const int64_t k = check_shapes(reader);
+    check_weight(reader, reader.param("weight", {DType::f32}));
     const int64_t n = reader.output().row();
     rows_ = reader.input(0).rows();
     weights_ = pack_f32(reader.float_values("weight").data(), k, n, 1, k);

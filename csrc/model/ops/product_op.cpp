@@ -21,12 +21,14 @@ ProductEpilogue::ProductEpilogue(OpReader& reader, int64_t n, int64_t depth) {
   dynamic_ = x.content == Content::dynamic;
   x_zero_point_ = x.held().zero_point;
 
-  weight_dtype = reader.param("weight", {DType::s8, DType::u8}).dtype;
-  const bool is_unsigned = weight_dtype == DType::u8;
-  weight_zero_point = static_cast<int32_t>(reader.attrs().integer("weight_zero_point", is_unsigned ? 0 : -128,
-                                                                  is_unsigned ? 255 : 127, 0)) -
-                      (is_unsigned ? 128 : 0);
-  check_sum(reader, depth);
+  const int bits = weight_bits(reader);
+  if (bits == 8) {
+    const bool is_unsigned = reader.param("weight", {DType::s8, DType::u8}).dtype == DType::u8;
+    weight_zero_point = static_cast<int32_t>(reader.attrs().integer("weight_zero_point", is_unsigned ? 0 : -128,
+                                                                    is_unsigned ? 255 : 127, 0)) -
+                        (is_unsigned ? 128 : 0);
+  }
+  check_sum(reader, depth, bits);
 
   fixed_.rounding = rounding_of(reader);
   if (y.content == Content::codes) {
@@ -68,9 +70,10 @@ void ProductEpilogue::find_multipliers(OpReader& reader) {
   }
 }
 
-void ProductEpilogue::check_sum(OpReader& reader, int64_t depth) const {
+void ProductEpilogue::check_sum(OpReader& reader, int64_t depth, int bits) const {
   const int64_t x = dynamic_ ? 255 : std::max(x_zero_point_, 255 - x_zero_point_);
-  const int64_t w = std::max(weight_zero_point + 128, 127 - weight_zero_point);
+  const int64_t half = int64_t{1} << (bits - 1);
+  const int64_t w = std::max(weight_zero_point + half, half - 1 - weight_zero_point);
   if (depth > INT32_MAX / (x * w)) {
     reader.fail("a sum of " + std::to_string(depth) + " products of up to " + std::to_string(x) + " x " +
                 std::to_string(w) + " can exceed int32");
@@ -102,7 +105,20 @@ Epilogue ProductEpilogue::at(const Frame& frame, const std::vector<int>& inputs)
   return e;
 }
 
-std::vector<int8_t> int8_weights(const FileTensor& weight) {
+int weight_bits(OpReader& reader) {
+  return reader.attrs().has("bits") ? static_cast<int>(reader.attrs().integer("bits", 2, 7)) : 8;
+}
+
+std::vector<int8_t> int8_weights(OpReader& reader, int64_t count) {
+  if (const int bits = weight_bits(reader); bits < 8) {
+    const std::vector<uint8_t> codes = reader.packed("weight", count, bits);
+    std::vector<int8_t> out(codes.size());
+    const int half = 1 << (bits - 1);
+    std::transform(codes.begin(), codes.end(), out.begin(),
+                   [half](uint8_t c) { return static_cast<int8_t>(c - half); });
+    return out;
+  }
+  const FileTensor& weight = reader.param("weight", {DType::s8, DType::u8});
   const uint8_t flip = weight.dtype == DType::u8 ? 0x80 : 0;
   std::vector<int8_t> out(weight.bytes.size());
   std::transform(weight.bytes.begin(), weight.bytes.end(), out.begin(),

@@ -16,15 +16,14 @@ class ProductEpilogue {
   Epilogue at(const Frame& frame, const std::vector<int>& inputs) const;
   int64_t scratch_bytes() const;
 
-  DType weight_dtype = DType::s8;  // as the file has it
-  int32_t weight_zero_point = 0;   // of the weights as int8: minus 128 where the file has uint8
+  int32_t weight_zero_point = 0;  // of the weights as int8: minus 128 where the file has uint8
   int32_t x_zero_point(const Frame& frame, int x) const {
     return dynamic_ ? frame.dynamic[x].zero_point : x_zero_point_;
   }
 
  private:
   void find_multipliers(OpReader& reader);
-  void check_sum(OpReader& reader, int64_t depth) const;
+  void check_sum(OpReader& reader, int64_t depth, int bits) const;
 
   Epilogue fixed_;
   bool dynamic_ = false;
@@ -34,7 +33,10 @@ class ProductEpilogue {
   std::vector<int32_t> bias_;
 };
 
-// The weight param as int8 codes: uint8 has 128 taken off.
-std::vector<int8_t> int8_weights(const FileTensor& weight);
+// Attribute `bits`: 2 to 7 where the weight param is packed, 8 where it has a byte for each weight and their shape.
+int weight_bits(OpReader& reader);
+
+// The `count` weights as int8 codes: of uint8 ones 128 is taken off, of packed ones 2^(bits - 1).
+std::vector<int8_t> int8_weights(OpReader& reader, int64_t count);
 
 }  // namespace lowbit

@@ -9,24 +9,40 @@ from numpy.typing import NDArray
 
 from lowbit._core import FormatError
 from lowbit.compression.coded import CodedWeights, code_weights, decode_stream
+from lowbit.graph.few_bits import weight_shape
 from lowbit.graph.net import Array, Layer
 from lowbit.graph.plan import Plan, PlanBuilder
 from lowbit.graph.recipe import Recipe
+from lowbit.graph.weights import mean_shift, quantize_weights
 
 
-def write_codebook(builder: PlanBuilder, layer: Layer, inputs: list[int], output: int, recipe: Recipe) -> None:
+def write_codebook(
+    builder: PlanBuilder, layer: Layer, inputs: list[int], output: int, recipe: Recipe, mean: Array | None = None
+) -> None:
     """Write a convolution or product as ``conv2d_codebook`` or ``gemm_codebook``; a residual is added after it.
 
-    Weights that already take few values keep them exactly (see ``share_weights``); zeros count as pruned.
+    Weights that already take few values keep them exactly (see ``share_weights``); zeros count as pruned. Uniform
+    weights are whole numbers with a scale per output channel; ``mean``, E[x] per input channel where it is known,
+    lets biases take back what their rounding shifts.
     """
-    weight = layer.params["weight"]
-    coded = code_weights(weight, recipe.bits, huffman=recipe.huffman, layer=layer.name)
+    weight, bias = layer.params["weight"], layer.params.get("bias")
+    params: dict[str, Array] = {}
+    if recipe.weight == "uniform":
+        codes, params["scale"] = quantize_weights(weight, True, None, None, bits=recipe.bits)
+        top = (1 << (recipe.bits - 1)) - 1
+        levels = np.arange(-top, top + 1)
+        coded = CodedWeights(weight.shape, recipe.bits, levels.astype(np.float32), (codes + top).astype(np.uint8))
+        if mean is not None:
+            shift = mean_shift(layer, mean, codes, params["scale"])
+            bias = (shift if bias is None else bias + shift).astype(np.float32)
+    else:
+        coded = code_weights(weight, recipe.bits, huffman=recipe.huffman, layer=layer.name)
     clamp = {k: v for k, v in layer.attrs.items() if k in ("min", "max")}
     attrs = {k: v for k, v in layer.attrs.items() if k not in clamp} | {"bits": coded.bits}
     if layer.op == "conv2d":
         attrs["kernel"] = list(weight.shape[1:3])
     streams = coded.streams(recipe.huffman)
-    params: dict[str, Array] = {"codebook": coded.codebook, "weight": streams["codes"].data}
+    params |= {"codebook": coded.codebook, "weight": streams["codes"].data}
     if streams["codes"].huffman:
         attrs["huffman"] = True
     if coded.sparse:
@@ -34,8 +50,8 @@ def write_codebook(builder: PlanBuilder, layer: Layer, inputs: list[int], output
         params["gaps"] = streams["gaps"].data
         if streams["gaps"].huffman:
             attrs["gaps_huffman"] = True
-    if "bias" in layer.params:
-        params["bias"] = layer.params["bias"]
+    if bias is not None:
+        params["bias"] = bias
     if len(inputs) == 1:
         builder.op(f"{layer.op}_codebook", inputs, output, attrs | clamp, params, name=layer.name)
         return
@@ -47,15 +63,6 @@ def write_codebook(builder: PlanBuilder, layer: Layer, inputs: list[int], output
 def is_codebook(op: dict[str, Any]) -> bool:
     """Whether a plan's operation has codebook weights."""
     return str(op["op"]).endswith("_codebook")
-
-
-def weight_shape(plan: Plan, op: dict[str, Any]) -> tuple[int, ...]:
-    """Shape of a codebook operation's weights: (oc, kh, kw, c / groups) or (n, k)."""
-    attrs = op.get("attrs", {})
-    k, n = (int(plan.activations[op[side][0]]["shape"][-1]) for side in ("inputs", "outputs"))
-    if op["op"] == "gemm_codebook":
-        return n, k
-    return n, *(int(size) for size in attrs.get("kernel", (1, 1))), k // int(attrs.get("groups", 1))
 
 
 def coded_weights(plan: Plan, op: dict[str, Any]) -> CodedWeights:
@@ -80,4 +87,8 @@ def coded_weights(plan: Plan, op: dict[str, Any]) -> CodedWeights:
 
 def float_weights(plan: Plan, op: dict[str, Any]) -> NDArray[np.float32]:
     """The weights of a codebook operation as float32, in the plan's order."""
-    return coded_weights(plan, op).weights()
+    weights = coded_weights(plan, op).weights()
+    if "scale" not in op["params"]:
+        return weights
+    scale: NDArray[np.float32] = plan.tensors[op["params"]["scale"]]
+    return weights * scale.reshape(-1, *[1] * (weights.ndim - 1))

@@ -16,6 +16,7 @@ import numpy as np
 
 from lowbit.graph import export_bits
 from lowbit.graph.codebook import float_weights, is_codebook
+from lowbit.graph.few_bits import is_packed, weight_codes
 from lowbit.graph.net import NHWC, Array, Perm, inverse
 from lowbit.graph.plan import Plan
 from lowbit.graph.source import import_package
@@ -174,6 +175,8 @@ class _Exporter:
             params = {role: self.plan.tensors[key] for role, key in op.get("params", {}).items()}
             if is_codebook(op):
                 params["weight"] = float_weights(self.plan, op)
+            elif is_packed(op):
+                params["weight"] = weight_codes(self.plan, op)
             rule: Callable[..., None] = getattr(self, f"_{op['op'].removesuffix('_f32').removesuffix('_codebook')}")
             rule(op, op.get("attrs", {}), params, op["inputs"], op["outputs"][0])
         outputs = []

@@ -10,6 +10,7 @@ import numpy as np
 
 from lowbit.graph import pointwise_math
 from lowbit.graph.codebook import write_codebook
+from lowbit.graph.few_bits import pack_weights
 from lowbit.graph.lower_bits import BitLayers
 from lowbit.graph.net import BATCH, NHWC, Array, Layer, Net, Shape, Tensor
 from lowbit.graph.plan import Plan, PlanBuilder
@@ -234,8 +235,8 @@ class Lowering:
         out = self.float_tensor(layer.name, layer.output)
         if layer.scale_map is not None:
             self._scaled_product(layer, inputs, out)
-        elif layer.is_mac and self.recipe[layer].weight == "codebook":
-            write_codebook(self.builder, layer, inputs, out, self.recipe[layer])
+        elif layer.is_mac and self.recipe[layer].weight in ("codebook", "uniform"):
+            write_codebook(self.builder, layer, inputs, out, self.recipe[layer], self.ranges.mean(layer.inputs[0]))
             self.form[layer.output, "float"] = out
         elif layer.is_mac:
             self.builder.op(f"{layer.op}_f32", inputs, out, dict(layer.attrs), layer.params, name=layer.name)
@@ -293,6 +294,9 @@ class Lowering:
             params["float_bias"] = bias.astype(np.float32)
         elif bias is not None and input_params is not None:
             params["bias"] = quantize_bias(bias, input_params.scale, params["weight_scale"])
+        if given is None and recipe.bits < 8:
+            attrs |= {"bits": recipe.bits} | ({"kernel": list(weight.shape[1:3])} if layer.op == "conv2d" else {})
+            params["weight"] = pack_weights(params["weight"], recipe.bits)
         inputs = [source]
         if len(layer.inputs) > 1:
             inputs.append(self.as_codes(layer.inputs[1]) if to_codes else self.as_float(layer.inputs[1]))

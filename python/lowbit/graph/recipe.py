@@ -20,8 +20,8 @@ class Recipe:
     """Precision of one layer.
 
     Attributes:
-        weight: ``int8`` (a scale per output channel), ``int8-tensor`` (one scale), ``xnor`` (+-1), ``codebook`` or
-            ``float32``.
+        weight: ``int8`` (a scale per output channel), ``int8-tensor`` (one scale), ``xnor`` (+-1), ``codebook``,
+            ``uniform`` (evenly spaced values, a scale per output channel) or ``float32``.
         activation: ``int8`` (symmetric), ``uint8`` (affine), ``dynamic`` (uint8, scale found at run time), ``bits`` or
         ``float32``.
         output: ``auto``, or ``float32`` to leave the layer's result unquantized.
@@ -80,7 +80,7 @@ _NAMED = {
 
 
 _CODEBOOK = re.compile(r"codebook:([1-8])(/huffman)?")
-_UNIFORM = re.compile(r"int:([2-8])/([2-8])")
+_UNIFORM = re.compile(r"int:([2-8])/([2-8]|32)")
 
 
 def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -96,6 +96,8 @@ def _codebook(bits: int, huffman: bool) -> Recipe:
 
 def _uniform(weight_bits: int, activation_bits: int) -> Recipe:
     name = f"int:{weight_bits}/{activation_bits}"
+    if activation_bits == 32:
+        return Recipe("uniform", "float32", name=name, bits=weight_bits)
     return Recipe("int8", "int8", name=name, bits=weight_bits, activation_bits=activation_bits)
 
 
@@ -105,7 +107,7 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
     Args:
         recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, ``xnor``, ``xnor-int8``,
             ``codebook:B`` (B = 1 to 8 bits a weight, activations in float; ``codebook:B/huffman``), ``int:W/A``
-            (``int8`` with weights of W and activations of A bits, 2 to 8), or a dict.
+            (``int8`` with weights of W and activations of A bits, 2 to 8; A = 32: in float), or a dict.
         rounding: overrides the recipe's own rounding.
 
     Raises:
@@ -141,7 +143,8 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
             result = _NAMED[recipe]
         else:
             raise ValueError(
-                f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, codebook:B (1 to 8), int:W/A (2 to 8), or a dict"
+                f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, codebook:B (1 to 8), int:W/A (2 to 8; A also "
+                "32), or a dict"
             )
     else:
         raise TypeError(f"recipe: a name or a dict is needed, not {type(recipe).__name__}")

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lowbit.graph.codebook import is_codebook, weight_shape
+from lowbit.graph.codebook import is_codebook
+from lowbit.graph.few_bits import code_bits, is_packed, weight_shape
 from lowbit.graph.plan import Plan
 
 _SIZE = {"float32": 4, "int8": 1, "uint8": 1}
@@ -40,10 +41,13 @@ class Row:
     moved: int
 
 
-def _precision(tensor: dict[str, Any]) -> str:
+def _precision(plan: Plan, index: int) -> str:
+    """``float32``, ``uint8``, ``uint4`` where codes keep to so few bits, ``uint8 dynamic``."""
+    tensor = plan.activations[index]
+    dtype = str(tensor["dtype"])
     if tensor.get("dynamic"):
-        return f"{tensor['dtype']} dynamic"
-    return str(tensor["dtype"])
+        return f"{dtype} dynamic"
+    return dtype.replace("8", str(code_bits(plan, index))) if "scale" in tensor else dtype
 
 
 def _items(tensor: dict[str, Any]) -> int:
@@ -63,7 +67,7 @@ def weight_count(plan: Plan, op: dict[str, Any]) -> int:
     weight = op.get("params", {}).get("weight")
     if weight is None:
         return 0
-    if is_codebook(op):
+    if is_codebook(op) or is_packed(op):
         return int(np.prod(weight_shape(plan, op), dtype=np.int64))
     if not op["op"].startswith("xnor"):
         return int(plan.tensors[weight].size)
@@ -93,6 +97,8 @@ def rows(plan: Plan) -> list[Row]:
         kind, macs = "", 0
         if weight is not None:
             kind = "bits" if op["op"].startswith("xnor") else _codebook(op) or str(weight.dtype)
+            if is_packed(op):
+                kind = f"int{op['attrs']['bits']}"
             scale = params.get("weight_scale", params.get("scale"))
             if scale is not None and scale.size > 1:
                 kind += " per channel"
@@ -103,8 +109,8 @@ def rows(plan: Plan) -> list[Row]:
                 op["name"],
                 op["op"],
                 kind,
-                _precision(inputs[0]),
-                " + ".join(_precision(t) for t in outputs),
+                _precision(plan, op["inputs"][0]),
+                " + ".join(_precision(plan, i) for i in op["outputs"]),
                 tuple(output["shape"]),
                 size,
                 macs,
