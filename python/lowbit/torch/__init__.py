@@ -40,10 +40,14 @@ from lowbit.torch.estimators import (
     straight_through,
 )
 from lowbit.torch.haq import HaqLayer, HaqResult, HaqSettings, HaqSpace, haq_search
+from lowbit.torch.fake_quantize import FakeQuantize
+from lowbit.torch.folding import QatConv2d, QatLayer, QatLinear, freeze_batch_norm
 from lowbit.torch.layers import BinaryWeight, glorot_scale
 from lowbit.torch.losses import distribution_loss, squared_hinge
 from lowbit.torch.lq import LQActivation, LQConv2d, LQLinear, LQWeight
 from lowbit.torch.normalization import ShiftBatchNorm, refresh_batch_norm
+from lowbit.torch.observers import EmaRange
+from lowbit.torch.qat import prepare_qat
 from lowbit.torch.steps import BinarySteps, ShiftAdaMax, binary_steps
 from lowbit.torch.swapping import swap
 from lowbit.torch.ternary import TernaryConv2d, TernaryLinear
@@ -82,9 +86,14 @@ __all__ = [
     "LQConv2d",
     "LQLinear",
     "LQWeight",
+    "EmaRange",
+    "FakeQuantize",
     "LearnedSign",
     "Pact",
     "Pruner",
+    "QatConv2d",
+    "QatLayer",
+    "QatLinear",
     "ShiftAdaMax",
     "ShiftBatchNorm",
     "TernaryConv2d",
@@ -103,6 +112,7 @@ __all__ = [
     "dorefa_weight",
     "error_decay_sharpness",
     "error_decay_sign",
+    "freeze_batch_norm",
     "glorot_scale",
     "haq_search",
     "hard_sigmoid",
@@ -112,6 +122,7 @@ __all__ = [
     "libra_alpha",
     "libra_weight",
     "pact",
+    "prepare_qat",
     "quantize_unit",
     "refresh_batch_norm",
     "set_error_decay",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lowbit.torch.compression import unshared
 from lowbit.torch.estimators import ap2
+from lowbit.torch.folding import QatLayer
 from lowbit.torch.layers import BinaryWeight
 from lowbit.torch.normalization import ShiftBatchNorm
 
@@ -56,6 +57,8 @@ def frozen(module: nn.Module) -> nn.Module:
         for name, child in parent.named_children():
             if isinstance(child, ShiftBatchNorm):
                 setattr(parent, name, _Shifted(child))
+            elif isinstance(child, QatLayer):
+                setattr(parent, name, child.frozen_codes())
     for layer in made.modules():
         if isinstance(layer, BinaryWeight) and getattr(layer, "test_weights", "binary") == "binary":
             _freeze(layer)
