@@ -71,6 +71,7 @@ class Importer:
     exported_batch: int | None = None
     values: dict[str, Tensor | Array] = field(default_factory=dict)
     codes: dict[str, Codes] = field(default_factory=dict)  # constants that were dequantized: their codes, in ONNX order
+    origins: dict[str, str] = field(default_factory=dict)  # constants that were dequantized: what held their codes
     layers: list[Layer] = field(default_factory=list)
     quantized: bool = False
     _converted: dict[tuple[Tensor, Perm], Tensor] = field(default_factory=dict)
@@ -85,6 +86,10 @@ class Importer:
     def has(self, node: Node, i: int) -> bool:
         """Whether input i is given."""
         return i < len(node.inputs) and bool(node.inputs[i])
+
+    def parameter_name(self, node: Node, i: int) -> str:
+        """The name of input i where it comes from: of its codes, if it was dequantized."""
+        return self.origins.get(node.inputs[i], node.inputs[i])
 
     def value(self, node: Node, i: int) -> Tensor | Array:
         """Input i, known or not."""

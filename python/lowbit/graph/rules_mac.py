@@ -73,7 +73,7 @@ def conv(ctx: Importer, node: Node) -> None:
     )
     layer.params["weight"] = weight
     layer.codes = codes
-    layer.weight_name = node.inputs[1]
+    layer.weight_name = ctx.parameter_name(node, 1)
     bias = ctx.optional(node, 2)
     if bias is not None:
         layer.params["bias"] = bias.astype(np.float32)
@@ -96,7 +96,7 @@ def _product(ctx: Importer, node: Node, x: Tensor, weight: Array, codes: Codes |
     layer = ctx.emit(node, "gemm", [x], (*x.shape[:-1], weight.shape[0]), x.perm)
     layer.params["weight"] = weight
     layer.codes = codes
-    layer.weight_name = node.inputs[1]
+    layer.weight_name = ctx.parameter_name(node, 1)
     if bias is not None:
         layer.params["bias"] = bias
     return layer.output
@@ -144,7 +144,7 @@ def batch_normalization(ctx: Importer, node: Node) -> None:
         name = node.outputs[0] if kind == "add" else node.outputs[0] + ":scaled"
         layer = ctx.emit(node, "binary", [t], t.shape, t.perm, name, kind=kind)
         layer.params["b"] = b.astype(np.float32)
-        layer.weight_name = node.inputs[1]
+        layer.weight_name = ctx.parameter_name(node, 1)
         t = layer.output
     ctx.set(node, t)
 

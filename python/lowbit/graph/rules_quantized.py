@@ -76,6 +76,7 @@ def dequantize_linear(ctx: Importer, node: Node) -> None:
     if int(node.attrs.get("block_size", 0)):
         raise node.unsupported("blocked scales are not supported")
     zero = np.zeros((), x.dtype) if zero is None else zero
+    ctx.origins[node.outputs[0]] = node.inputs[0]
     ctx.set(node, dequantized(ctx, node.outputs[0], x, scale, zero, int(node.attrs.get("axis", 1))))
 
 

@@ -134,6 +134,7 @@ class FakeQuantize(nn.Module):
         self.lowest, self.highest = codes.qmin, codes.qmax
         self.symmetric, self.axis, self.delay, self.name = symmetric, axis, delay, name
         self.observer = None if weight else EmaRange(decay)
+        self.follows_clamp = True  # exported: the layer before it can clamp to the codes in use
 
     def _error(self, what: object) -> ValueError:
         return ValueError(f"FakeQuantize {self.name or '(without a name)'}: {what}")
@@ -224,6 +225,8 @@ class FakeQuantize(nn.Module):
             result = _FakeQuantized.apply(x, s, z, self.lowest, self.highest, owner)
             return result
         if (self.lowest, self.highest) not in ((0, 255), (-128, 127)):  # QuantizeLinear has all codes of its type
+            if not self.follows_clamp:
+                x = _QuantizeDequantize.apply(x, s, z, self.dtype)
             x = x.clamp((self.lowest - z) * s, (self.highest - z) * s)
         result = _QuantizeDequantize.apply(x, s, z, self.dtype)
         return result

@@ -40,7 +40,7 @@ class QatLayer(nn.Module):
     Source: Jacob et al. 2018 (arXiv 1712.05877), section 3.2; TensorFlow's contrib/quantize (correction and freeze).
     """
 
-    weight: nn.Parameter
+    weight: Tensor
     bias: Any  # Parameter or None
     norm: Norm | None
     quantizer: FakeQuantize

@@ -60,7 +60,7 @@ def prepare_qat(
         weight_bits: 2 to 8.
         activation_bits: 2 to 8; the input always has 8.
         per_channel: a weight scale per output channel, else one per layer.
-        symmetric_weights: codes -127..127 around 0; else uint8 1..255 with a zero point.
+        symmetric_weights: codes -127..127 around 0; else uint8 1..255 with a zero point, one for the layer.
         overrides: pattern (``re.fullmatch`` on the layers' names) -> ``weight_bits`` and ``activation_bits`` of these
             layers: of their weights, and of the values that come out of them.
         decay: of the moving averages of activations' ranges.
@@ -86,6 +86,8 @@ def prepare_qat(
         >>> [name for name, m in net.named_modules() if type(m).__name__ in ("FakeQuantize", "QatConv2d")]
         ['0', '0.quantizer', '2_quantizer', 'input_1_quantizer']
     """
+    if per_channel and not symmetric_weights:
+        raise ValueError("prepare_qat: asymmetric weights have one zero point: per_channel=False")
     try:
         traced = fx.symbolic_trace(copy.deepcopy(model))
     except Exception as error:
@@ -112,7 +114,9 @@ def prepare_qat(
             _insert(traced, node, value_quantizer(f"{node.name} (the input)"))
         elif graph.narrows(node):
             name = graph.name(node)
-            _insert(traced, node, value_quantizer(f"{name} (its values)", bits.of(name)[1]))
+            quantizer = value_quantizer(f"{name} (its values)", bits.of(name)[1])
+            quantizer.follows_clamp = graph.kind(node) in ("product", "add", "clamp")
+            _insert(traced, node, quantizer)
     bits.check()
     traced.graph.lint()
     traced.recompile()
