@@ -81,10 +81,10 @@ def prepare_qat(
     Example:
         >>> import torch
         >>> from lowbit.torch import prepare_qat
-        >>> parts = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
+        >>> parts = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1)
         >>> net = prepare_qat(torch.nn.Sequential(*parts))
         >>> [name for name, m in net.named_modules() if type(m).__name__ in ("FakeQuantize", "QatConv2d")]
-        ['0', '0.quantizer', '2_quantizer', 'input_1_quantizer']
+        ['0', '0.quantizer', '3', '3.quantizer', 'input_1_quantizer', '2_quantizer']
     """
     if per_channel and not symmetric_weights:
         raise ValueError("prepare_qat: asymmetric weights have one zero point: per_channel=False")
