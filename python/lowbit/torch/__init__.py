@@ -39,9 +39,9 @@ from lowbit.torch.estimators import (
     stochastic_sign,
     straight_through,
 )
-from lowbit.torch.haq import HaqLayer, HaqResult, HaqSettings, HaqSpace, haq_search
 from lowbit.torch.fake_quantize import FakeQuantize
 from lowbit.torch.folding import QatConv2d, QatLayer, QatLinear, freeze_batch_norm
+from lowbit.torch.haq import HaqLayer, HaqResult, HaqSettings, HaqSpace, haq_search
 from lowbit.torch.layers import BinaryWeight, glorot_scale
 from lowbit.torch.losses import distribution_loss, squared_hinge
 from lowbit.torch.lq import LQActivation, LQConv2d, LQLinear, LQWeight
@@ -78,6 +78,8 @@ __all__ = [
     "CodebookConv2d",
     "CodebookLinear",
     "CodebookWeight",
+    "EmaRange",
+    "FakeQuantize",
     "HaqLayer",
     "HaqResult",
     "HaqSettings",
@@ -86,8 +88,6 @@ __all__ = [
     "LQConv2d",
     "LQLinear",
     "LQWeight",
-    "EmaRange",
-    "FakeQuantize",
     "LearnedSign",
     "Pact",
     "Pruner",
