@@ -30,6 +30,7 @@ enum class ScratchSlot {
   bit_flips,
   bit_bases,
   bit_signs,
+  bit_dots,
   huffman_bytes,
   huffman_lists,
   count,

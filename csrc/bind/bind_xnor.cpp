@@ -338,8 +338,13 @@ py::array bitserial(const py::array& a, int64_t k, bool zero_one, const std::vec
     py::gil_scoped_release release;
     auto run = [&](auto* c) {
       using T = std::remove_pointer_t<decltype(c)>;
-      bitserial_gemm(p.bits, m, p.weights.data(), planes, static_cast<const T*>(from), static_cast<const T*>(terms), c,
-                     n, level, threads_argument(threads));
+      const T *first = static_cast<const T*>(from), *second = static_cast<const T*>(terms);
+      if constexpr (std::is_same_v<T, float>) {
+        bitserial_gemm(p.bits, m, p.weights.data(), planes, first, second, {.y = c, .ldy = n}, level,
+                       threads_argument(threads));
+      } else {
+        bitserial_gemm(p.bits, m, p.weights.data(), planes, first, second, c, n, level, threads_argument(threads));
+      }
     };
     p.dtype == DType::s32 ? run(static_cast<int32_t*>(to)) : run(static_cast<float*>(to));
   }
@@ -379,9 +384,15 @@ py::array bitserial_convolve(const py::array& x, int64_t c, bool zero_one, const
     py::gil_scoped_release release;
     auto run = [&](auto* to_y) {
       using T = std::remove_pointer_t<decltype(to_y)>;
-      bitserial_conv2d(p.bits, s, static_cast<PadValue>(pad_value), p.weights.data(), planes,
-                       static_cast<const T*>(from), static_cast<const T*>(terms), to_y, s.oc, level,
-                       threads_argument(threads));
+      const T *first = static_cast<const T*>(from), *second = static_cast<const T*>(terms);
+      const auto pad = static_cast<PadValue>(pad_value);
+      if constexpr (std::is_same_v<T, float>) {
+        bitserial_conv2d(p.bits, s, pad, p.weights.data(), planes, first, second, {.y = to_y, .ldy = s.oc}, level,
+                         threads_argument(threads));
+      } else {
+        bitserial_conv2d(p.bits, s, pad, p.weights.data(), planes, first, second, to_y, s.oc, level,
+                         threads_argument(threads));
+      }
     };
     p.dtype == DType::s32 ? run(static_cast<int32_t*>(to)) : run(static_cast<float*>(to));
   }

@@ -47,6 +47,10 @@ void OpReader::need_bits(const Activation& t) const {
   if (!t.is_bits()) fail("tensor '" + t.name + "' must be bits, not " + t.text());
 }
 
+void OpReader::need_planes(const Activation& t) const {
+  if (!t.is_planes()) fail("tensor '" + t.name + "' must be planes, not " + t.text());
+}
+
 void OpReader::need_rank(const Activation& t, size_t rank) const {
   if (t.dims.size() != rank)
     fail("tensor '" + t.name + "' " + t.text() + " must have " + std::to_string(rank) + " dimensions");
@@ -59,7 +63,7 @@ void OpReader::need_dims(const Activation& t, std::span<const int64_t> dims) con
 }
 
 void OpReader::need_same_values(const Activation& a, const Activation& b) const {
-  if (a.is_bits()) fail("tensor '" + a.name + "' is bits, which this operator does not take");
+  if (a.is_packed()) fail("tensor '" + a.name + "' is " + a.text() + ", which this operator does not take");
   if (a.dtype != b.dtype || a.content != b.content || a.scale != b.scale || a.zero_point != b.zero_point) {
     fail("tensors '" + a.name + "' and '" + b.name + "' must have the same dtype, scale and zero point");
   }

@@ -31,10 +31,11 @@ class OpReader {
   // Each fails, naming the tensor, unless it holds.
   void need_codes(const Activation& t) const;  // codes with a scale
   void need_bits(const Activation& t) const;
+  void need_planes(const Activation& t) const;
   void need_real(const Activation& t) const;  // float32
   void need_rank(const Activation& t, size_t rank) const;
   void need_dims(const Activation& t, std::span<const int64_t> dims) const;
-  void need_same_values(const Activation& a, const Activation& b) const;  // dtype, scale and zero point; no bits
+  void need_same_values(const Activation& a, const Activation& b) const;  // dtype, scale and zero point; no bits, no planes
 
   bool has_param(const char* role) const { return op_.params.contains(role); }
   const FileTensor& param(const char* role, std::initializer_list<DType> dtypes);

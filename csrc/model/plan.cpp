@@ -39,8 +39,8 @@ Activation read_activation(const Json& entry, size_t index, const std::vector<fl
   t.name = fields.text("name");
   fields = Fields(entry, "plan: tensor " + std::to_string(index) + " '" + t.name + "'");
   fields.has("name");
-  const std::string dtype = fields.choice("dtype", {"float32", "int8", "uint8", "bits"}, nullptr);
-  t.dtype = dtype == "float32" ? DType::f32 : dtype == "uint8" ? DType::u8 : DType::s8;
+  const std::string dtype = fields.choice("dtype", {"float32", "int8", "uint8", "bits", "planes"}, nullptr);
+  t.dtype = dtype == "float32" ? DType::f32 : dtype == "uint8" || dtype == "planes" ? DType::u8 : DType::s8;
   t.dims = fields.integers("shape", -1, kMaxDim);
   if (t.dims.empty() || t.dims.size() > 8 || t.dims[0] != -1) {
     fields.fail("shape " + shape_text(t.dims) + " must have 1 to 8 dimensions, the first -1 (the batch)");
@@ -51,10 +51,14 @@ Activation read_activation(const Json& entry, size_t index, const std::vector<fl
     t.items *= t.dims[i];
   }
   const bool dynamic = fields.flag("dynamic", false);
-  if (dtype == "bits") {
-    if (fields.has("scale") || fields.has("zero_point") || dynamic) fields.fail("bits have no scale");
-    if (t.dims.size() < 2) fields.fail("bits need an axis behind the batch");
-    t.content = Content::bits;
+  if (dtype == "bits" || dtype == "planes") {
+    if (fields.has("scale") || fields.has("zero_point") || dynamic) fields.fail(dtype + " have no scale");
+    if (t.dims.size() < 2) fields.fail(dtype + " need an axis behind the batch");
+    t.content = dtype == "bits" ? Content::bits : Content::planes;
+    if (t.is_planes()) {
+      if (!fields.has("bits")) fields.fail("planes say how many: 'bits' is missing");
+      t.planes = fields.integer("bits", 1, 8);
+    }
   } else if (fields.has("scale")) {
     if (t.dtype == DType::f32 || dynamic) fields.fail("only code tensors have a 'scale', and no dynamic ones");
     if (scales.empty()) fields.fail("has a 'scale', but the file has no activation_scales");
@@ -112,8 +116,8 @@ void check_order(const Plan& plan) {
   const auto name = [&](int t) { return "tensor '" + plan.tensors[static_cast<size_t>(t)].name + "'"; };
   const auto check_content = [&](int t, const char* what) {
     const Content content = plan.tensors[static_cast<size_t>(t)].content;
-    if (content == Content::dynamic || content == Content::bits) {
-      throw FormatError("plan: " + std::string(what) + name(t) + " cannot be dynamic or bits");
+    if (content == Content::dynamic || content == Content::bits || content == Content::planes) {
+      throw FormatError("plan: " + std::string(what) + name(t) + " cannot be dynamic, bits or planes");
     }
   };
   std::set<std::string> seen;
@@ -152,7 +156,8 @@ void check_order(const Plan& plan) {
 }  // namespace
 
 std::string Activation::text() const {
-  return (is_bits() ? "bits" : dtype_name(dtype)) + std::string(" ") + shape_text(dims);
+  const std::string kind = is_bits() ? "bits" : is_planes() ? std::to_string(planes) + " planes" : dtype_name(dtype);
+  return kind + " " + shape_text(dims);
 }
 
 Plan parse_plan(const Container& file) {

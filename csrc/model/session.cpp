@@ -25,12 +25,24 @@ void flip_sign(const std::byte* from, std::byte* to, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = from[i] ^ std::byte{0x80};
 }
 
-// A tensor's rows, `pitch` elements apart, made dense; int8 codes as the plan has them, bits as int8 +-1.
+// A tensor's rows, `pitch` elements apart, made dense; int8 codes as the plan has them, bits as int8 +-1, planes as
+// uint8 codes.
 void copy_dense(const Activation& t, int64_t batch, const Place& from, std::byte* to) {
   const int64_t size = static_cast<int64_t>(dtype_size(t.dtype)), row = t.row(), rows = batch * t.rows();
   if (t.is_bits()) {
     unpack_bits(reinterpret_cast<const uint32_t*>(from.data), rows, from.pitch, row, reinterpret_cast<int8_t*>(to),
                 row);
+  } else if (t.is_planes()) {
+    const auto* words = reinterpret_cast<const uint32_t*>(from.data);
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < row; ++j) {
+        unsigned code = 0;
+        for (int64_t q = 0; q < t.planes; ++q) {
+          code |= (words[i * from.pitch + q * t.plane_words() + j / 32] >> j % 32 & 1) << q;
+        }
+        to[i * row + j] = std::byte(code);
+      }
+    }
   } else if (t.dtype == DType::s8) {
     for (int64_t i = 0; i < rows; ++i) flip_sign(from.data + i * from.pitch, to + i * row, row);
   } else if (from.pitch == row) {

@@ -145,15 +145,7 @@ static void finish_row(const XnorBlock& b, int64_t i, int64_t j, int64_t count, 
   }
   if (f.out == XnorOut::s32) {
     int32_t* y = (int32_t*)f.y + i * f.ldy + j;
-    if (f.multiplier) {
-      const int32_t *multiplier = f.multiplier + j, *offset = f.offset + j, keep = f.accumulate ? -1 : 0;
-      for (int64_t l = 0; l < count; ++l) {
-        const uint32_t sum = (uint32_t)(start[l] - 2 * pop[l]) * (uint32_t)multiplier[l] + (uint32_t)offset[l];
-        y[l] = (int32_t)(sum + (uint32_t)(y[l] & keep)) >> f.shift;
-      }
-    } else {
-      for (int64_t l = 0; l < count; ++l) y[l] = start[l] - 2 * pop[l];
-    }
+    for (int64_t l = 0; l < count; ++l) y[l] = start[l] - 2 * pop[l];
     if (!f.bits || f.by_dot) return;
   }
   // Every step a loop that the compiler turns into vectors.

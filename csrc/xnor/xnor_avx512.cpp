@@ -126,15 +126,7 @@ static __attribute__((noinline)) void finish_any(const XnorBlock& b, const Chann
       if (f.out == XnorOut::f32) {
         _mm512_mask_storeu_ps((float*)f.y + at, mask, v);
       } else if (f.out == XnorOut::s32) {
-        int32_t* y = (int32_t*)f.y + at;
-        __m512i sum = dot;
-        if (f.multiplier) {
-          sum = _mm512_mullo_epi32(dot, _mm512_maskz_loadu_epi32(mask, f.multiplier + j));
-          sum = _mm512_add_epi32(sum, _mm512_maskz_loadu_epi32(mask, f.offset + j));
-          if (f.accumulate) sum = _mm512_add_epi32(sum, _mm512_maskz_loadu_epi32(mask, y));
-          sum = _mm512_sra_epi32(sum, _mm_cvtsi32_si128(f.shift));
-        }
-        _mm512_mask_storeu_epi32(y, mask, sum);
+        _mm512_mask_storeu_epi32((int32_t*)f.y + at, mask, dot);
       } else if (f.out != XnorOut::none) {
         store_codes(f, at, v, mask);
       }
@@ -295,7 +287,7 @@ void xnor_avx512(const XnorBlock& b) noexcept {
     run<Finish::plain>(b);
   } else if (f.out == XnorOut::f32 && b.even && !f.input_scale && !(f.bits && f.by_dot)) {
     run<Finish::sums>(b);
-  } else if (f.out == XnorOut::s32 && b.even && !f.bits && !f.multiplier) {
+  } else if (f.out == XnorOut::s32 && b.even && !f.bits) {
     run<Finish::dots>(b);
   } else {
     run<Finish::any>(b);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "conv2d_shape.h"
 #include "scratch.h"
 #include "target.h"
 #include "variant.h"
@@ -10,10 +11,6 @@
 namespace lowbit {
 namespace {
 
-struct XnorVariant {
-  void (*fn)(const XnorBlock&) noexcept;
-  bool byte_order;
-};
 constexpr Variant<XnorVariant> kVariants[] = {
 #if LOWBIT_X86
     {Isa::avx512, {xnor_avx512, false}},
@@ -45,7 +42,48 @@ void append_bits(uint32_t* to, int64_t first, const uint32_t* from, int64_t coun
   }
 }
 
+std::string text(const Conv2dShape& s) {
+  return "(" + std::to_string(s.oc) + ", " + std::to_string(s.kh) + ", " + std::to_string(s.kw) + ", " +
+         std::to_string(s.c / s.groups) + ") in " + std::to_string(s.groups) + " groups";
+}
+
 }  // namespace
+
+const PackedXnor::Data& check_gemm(const char* function, int64_t m, int64_t lda, const PackedXnor& b) {
+  if (!b.data) fail_xnor(function, "b is empty: it was not packed");
+  const PackedXnor::Data& w = *b.data;
+  if (w.shape.kh != 1 || w.shape.kw != 1 || w.shape.groups != 1) {
+    fail_xnor(function, "b was packed as a convolution, " + text(w.shape));
+  }
+  const int64_t k = w.shape.c, words = bit_words(k);
+  if (m < 0 || m >= int64_t{1} << 46) fail_xnor(function, "m is " + std::to_string(m));
+  if (m > 1 && lda < words) {
+    fail_xnor(function, "lda is " + std::to_string(lda) + ", a row of k = " + std::to_string(k) + " has " +
+                         std::to_string(words) + " words");
+  }
+  return w;
+}
+
+const PackedXnor::Data& check_conv2d(const char* function, const Conv2dShape& s, int64_t ldx, const PackedXnor& packed,
+                                     PadValue pad_value) {
+  check_conv2d_shape(function, s);
+  if (!packed.data) fail_xnor(function, "w is empty: it was not packed");
+  const PackedXnor::Data& w = *packed.data;
+  if (w.shape.c != s.c || w.shape.oc != s.oc || w.shape.kh != s.kh || w.shape.kw != s.kw ||
+      w.shape.groups != s.groups) {
+    fail_xnor(function, "w was packed as " + text(w.shape) + ", shape asks for " + text(s));
+  }
+  if (pad_value != PadValue::minus_one && pad_value != PadValue::zero && pad_value != PadValue::plus_one) {
+    fail_xnor(function, "pad_value is " + std::to_string(static_cast<int>(pad_value)) + ", must be -1, 0 or 1");
+  }
+  if (ldx < bit_words(s.c)) {
+    fail_xnor(function, "ldx is " + std::to_string(ldx) + ", a pixel of c = " + std::to_string(s.c) + " has " +
+                         std::to_string(bit_words(s.c)) + " words");
+  }
+  return w;
+}
+
+XnorVariant pick_xnor(Isa isa) { return pick(kVariants, isa); }
 
 XnorSplit split_xnor(int threads, int64_t rows, int64_t panels, int64_t macs) {
   constexpr int64_t kMacsPerThread = 4 << 20;  // some 4 us
@@ -77,9 +115,6 @@ XnorCall::XnorCall(const char* function, const PackedXnor::Data& w, const XnorEp
   if (e.bits) at_least("ld_bits", e.ld_bits, bit_words(n));
   if (e.residual) at_least("residual_stride", e.residual_stride, n);
   if (!(e.lo <= e.hi)) fail_xnor(function, "clamp from " + std::to_string(e.lo) + " to " + std::to_string(e.hi));
-  if (e.multiplier && (!e.offset || e.shift < 0 || e.shift > 31)) {
-    fail_xnor(function, "multiplier without offset, or a shift of " + std::to_string(e.shift));
-  }
   const bool codes = y && (e.out_dtype == DType::s8 || e.out_dtype == DType::u8);
   const int32_t least = e.out_dtype == DType::s8 ? -128 : 0;
   if (codes && (e.zero_point < least || e.zero_point > least + 255)) {
@@ -88,9 +123,7 @@ XnorCall::XnorCall(const char* function, const PackedXnor::Data& w, const XnorEp
   for (int64_t j = 0; e.bits && !e.dot_threshold && e.threshold && j < n; ++j) {
     if (std::isnan(e.threshold[j])) fail_xnor(function, "threshold[" + std::to_string(j) + "] is NaN");
   }
-  const XnorVariant variant = pick(kVariants, isa);
-  fn_ = variant.fn;
-  byte_order_ = variant.byte_order;
+  variant_ = pick_xnor(isa);
   groups_share_words_ = e.bits && w.shape.groups > 1 && w.channels() % 32 != 0;
   if (e.bits) flips_ = flip_words(e.flip, w.shape.groups, w.channels(), w.padded_channels() / 32);
 }
@@ -105,20 +138,26 @@ void XnorCall::reserve(int64_t patterns) {
 // Pad pixels of an exact zero are stored as -1 (bits 0), so a tap outside the image added -(sum of its weights) to
 // k - 2 pop. With S the sum over all taps and R over those inside the image, the outside ones sum to S - R, and
 //   dot = k + (S - R) - 2 pop =: start - 2 pop.
+void fill_starts(const PackedXnor::Data& w, const Taps& in, int32_t* start) {
+  const Conv2dShape& s = w.shape;
+  const int64_t all = s.groups * w.padded_channels();
+  const int32_t k = static_cast<int32_t>(s.kh * s.kw * w.depth());
+  auto sums = [&](int64_t ky, int64_t kx) { return w.tap_sums.data() + (ky * (s.kw + 1) + kx) * all; };
+  if (in.ky0 == 0 && in.ky1 == s.kh && in.kx0 == 0 && in.kx1 == s.kw) {
+    std::fill_n(start, all, k);
+    return;
+  }
+  const int32_t *total = sums(s.kh, s.kw), *a = sums(in.ky1, in.kx1), *b = sums(in.ky0, in.kx1),
+                *c = sums(in.ky1, in.kx0), *d = sums(in.ky0, in.kx0);
+  for (int64_t j = 0; j < all; ++j) start[j] = k + total[j] - (a[j] - b[j] - c[j] + d[j]);
+}
+
 // With start = 2 h + odd and half = h - pop: dot = 2 half + odd, so
 //   dot >= t <=> half >= (t - odd) / 2 <=> half >= ceil((t - odd) / 2) =: least.
 void XnorCall::fill(int64_t pattern, const Taps& in) {
   const Conv2dShape& s = w_.shape;
-  const int32_t k = static_cast<int32_t>(s.kh * s.kw * w_.depth());
   int32_t *start = start_ + pattern * all_, *least = least_ + pattern * all_;
-  auto sums = [&](int64_t ky, int64_t kx) { return w_.tap_sums.data() + (ky * (s.kw + 1) + kx) * all_; };
-  if (in.ky0 == 0 && in.ky1 == s.kh && in.kx0 == 0 && in.kx1 == s.kw) {
-    std::fill_n(start, all_, k);
-  } else {
-    const int32_t *total = sums(s.kh, s.kw), *a = sums(in.ky1, in.kx1), *b = sums(in.ky0, in.kx1),
-                  *c = sums(in.ky1, in.kx0), *d = sums(in.ky0, in.kx0);
-    for (int64_t j = 0; j < all_; ++j) start[j] = k + total[j] - (a[j] - b[j] - c[j] + d[j]);
-  }
+  fill_starts(w_, in, start);
   for (int64_t j = 0; j < all_; ++j) half_[pattern * all_ + j] = start[j] >> 1;
   if (!e_.bits || !e_.dot_threshold) return;
   const int64_t channels = w_.channels(), padded = w_.padded_channels();
@@ -131,7 +170,7 @@ void XnorCall::fill(int64_t pattern, const Taps& in) {
   }
 }
 
-void XnorCall::run_group(const Rows& r, int64_t g, int64_t p0, int64_t p1, uint32_t* bits, int64_t ld_bits) const {
+void XnorCall::run_group(const WindowRows& r, int64_t g, int64_t p0, int64_t p1, uint32_t* bits, int64_t ld_bits) const {
   const int64_t channels = w_.channels(), padded = w_.padded_channels(), first = p0 * kXnorPanel;
   const int64_t column = g * channels + first, panel_words = w_.words_per_channel() * kXnorPanel;
   const int64_t panel = g * w_.panels() + p0;
@@ -148,23 +187,19 @@ void XnorCall::run_group(const Rows& r, int64_t g, int64_t p0, int64_t p1, uint3
   f.lo = e_.lo;
   f.hi = e_.hi;
   f.zero_point = e_.zero_point;
-  f.multiplier = from(e_.multiplier);
-  f.offset = from(e_.offset);
-  f.accumulate = e_.accumulate;
-  f.shift = e_.shift;
   f.bits = bits;
   f.ld_bits = ld_bits;
   f.by_dot = e_.dot_threshold;
   f.threshold = from(e_.threshold);
   f.flip = flips_ ? flips_ + (g * padded + first) / 32 : nullptr;
   const int64_t offset = g * padded + first;
-  fn_({.rows = r.rows,
+  variant_.fn({.rows = r.rows,
        .row_count = r.count,
        .run_offset = r.run_offset,
        .runs = r.runs,
        .run_words = r.run_words,
        .w = w_.words.data() + panel * panel_words,
-       .w_bytes = byte_order_ ? w_.bytes_ordered() + panel * panel_words * int64_t(sizeof(uint32_t)) : nullptr,
+       .w_bytes = variant_.byte_order ? w_.bytes_ordered() + panel * panel_words * int64_t(sizeof(uint32_t)) : nullptr,
        .channels = std::min(channels, p1 * kXnorPanel) - first,
        .start = start_ + offset,
        .half = half_ + offset,
@@ -174,13 +209,13 @@ void XnorCall::run_group(const Rows& r, int64_t g, int64_t p0, int64_t p1, uint3
        .finish = f});
 }
 
-void XnorCall::run(const Rows& rows, int64_t p0, int64_t p1) const {
+void XnorCall::run(const WindowRows& rows, int64_t p0, int64_t p1) const {
   const int64_t groups = w_.shape.groups, channels = w_.channels(), n = w_.shape.oc;
   if (rows.count == 0) return;
   const int64_t words = bit_words(channels), ld = groups_share_words_ ? groups * words : e_.ld_bits;
   uint32_t* apart =
       groups_share_words_ ? scratch<uint32_t>(ScratchSlot::accumulators, size_t(rows.count * ld)) : nullptr;
-  Rows r = rows;
+  WindowRows r = rows;
   const uint32_t** moved = groups > 1 ? scratch<const uint32_t*>(ScratchSlot::row_sums, size_t(rows.count)) : nullptr;
   for (int64_t g = 0; g < groups; ++g) {
     if (moved) {

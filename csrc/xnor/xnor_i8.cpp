@@ -27,7 +27,7 @@ bool pays(const Conv2dShape& s, bool only_bits, int parts) {
 // Whether conv2d_i8 ends in the same outputs, operation by operation.
 bool same_epilogue(const XnorEpilogue& e, const void* y, int64_t n) {
   if (!y) return e.dot_threshold;
-  if (e.bits || e.input_scale || e.multiplier) return false;
+  if (e.bits || e.input_scale) return false;
   if (e.out_dtype == DType::s32) return true;
   if (e.out_dtype != DType::f32) return false;
   for (int64_t j = 0; e.scale && j < n; ++j) {

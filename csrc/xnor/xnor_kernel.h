@@ -20,9 +20,6 @@ struct XnorFinish {
   int64_t residual_stride;
   float lo, hi;
   int32_t zero_point;
-  const int32_t *multiplier, *offset;  // of s32, or null
-  bool accumulate;
-  int shift;
   uint32_t* bits;  // of row 0, or null
   int64_t ld_bits;
   bool by_dot;             // bits by XnorBlock::least, else by threshold

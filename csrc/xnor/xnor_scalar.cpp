@@ -14,13 +14,6 @@ int code(float v, int zero_point, int least) {
   return zero_point + static_cast<int>(std::nearbyint(shifted));
 }
 
-// In 32 bits, wrapping.
-int32_t combined(const XnorFinish& f, int64_t j, int32_t dot, int32_t y) {
-  const uint32_t sum = static_cast<uint32_t>(dot) * static_cast<uint32_t>(f.multiplier[j]) +
-                       static_cast<uint32_t>(f.offset[j]) + (f.accumulate ? static_cast<uint32_t>(y) : 0u);
-  return static_cast<int32_t>(sum) >> f.shift;
-}
-
 void finish(const XnorBlock& b, int64_t i, int64_t j, int32_t pop) {
   const XnorFinish& f = b.finish;
   const int64_t at = j + (b.pattern ? b.pattern[i] : 0);
@@ -37,7 +30,7 @@ void finish(const XnorBlock& b, int64_t i, int64_t j, int32_t pop) {
     case XnorOut::none:
       break;
     case XnorOut::s32:
-      static_cast<int32_t*>(f.y)[out] = f.multiplier ? combined(f, j, dot, static_cast<int32_t*>(f.y)[out]) : dot;
+      static_cast<int32_t*>(f.y)[out] = dot;
       break;
     case XnorOut::f32:
       static_cast<float*>(f.y)[out] = v;

@@ -186,7 +186,7 @@ def test_operators_that_take_no_bits(op: str):
 def test_bits_stay_inside():
     net = Net()
     x = binarized(net, (4,))
-    with pytest.raises(ValueError, match="output tensor 't1' cannot be dynamic or bits"):
+    with pytest.raises(ValueError, match="output tensor 't1' cannot be dynamic, bits or planes"):
         _core.Model.from_bytes(net.outputs(x).bytes())
 
 

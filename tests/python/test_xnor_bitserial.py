@@ -14,18 +14,16 @@ def planes_of(rng, *shape):
     return (rng.random(shape) < 0.5).astype(np.uint8)
 
 
-def ordered(a, b, a_basis, b_basis, zero_one):
-    """The float32 sum of lowbit/xnor.h. a (A, m, k) of +-1, b (W, n, k) of +-1, b_basis (W, n)."""
-    t = np.zeros(b.shape[1])
-    y = None
-    pairs = [(q, p) for q in range(len(a)) for p in range(len(b))]
-    for q, p in pairs:
-        c = a_basis[q] * b_basis[p] * (np.float32(0.5) if zero_one else np.float32(1))
-        t += c.astype(float) * b[p].sum(-1)
-        v = (a[q].astype(int) @ b[p].T.astype(int)).astype(np.float32) * c
-        if zero_one and (q, p) == pairs[-1]:
-            v = v + t.astype(np.float32)
-        y = v if y is None else v + y
+def ordered(a, b, a_basis, b_basis):
+    """The float32 sum of lowbit/xnor.h. a (A, m, k), b (W, n, k) of +-1, b_basis (W, n)."""
+    terms = [
+        (a[q].astype(int) @ b[p].T.astype(int)).astype(np.float32) * (a_basis[q] * b_basis[p])
+        for q in range(len(a))
+        for p in range(len(b))
+    ]
+    y = terms[0]
+    for term in terms[1:]:
+        y = y + term
     return y
 
 
@@ -56,7 +54,7 @@ def test_float_bases_in_the_stated_order(signed, isa):
     a, b = planes_of(rng, 3, 13, 150), planes_of(rng, 2, 70, 150)
     a_basis, b_basis = (rng.standard_normal(s).astype(np.float32) for s in (3, (70, 2)))
     ab, bb = (lowbit.pack_bits(v, threshold=np.ones(150)) for v in (a, b))
-    expected = ordered(2 * a.astype(np.int8) - 1, 2 * b.astype(np.int8) - 1, a_basis, b_basis.T, not signed)
+    expected = ordered(2 * a.astype(np.int8) - 1 if signed else a, 2 * b.astype(np.int8) - 1, a_basis, b_basis.T)
     for threads in (1, 3):
         y = lowbit.bitserial_gemm(ab, bb, a_basis, b_basis, a_signed=signed, isa=isa, threads=threads)
         np.testing.assert_array_equal(y, expected)

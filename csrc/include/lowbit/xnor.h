@@ -14,7 +14,7 @@
 //
 //   v = float(dot);  v = v * scale[j];  v = v * input_scale[i];  v = v + bias[j];  v = v + residual[i, j];
 //   v = min(max(v, lo), hi)                                        (each step only where its pointer is given)
-//   y: s32      dot; with multiplier: (dot * multiplier[j] + offset[j] + (accumulate ? y : 0)) >> shift, wrapping
+//   y: s32      dot
 //      f32      v
 //      s8, u8   min(max(zero_point + rne(v), least), greatest) of the type; rne: half to even; a NaN gives `least`
 //   bits: dot_threshold given     bit = (dot >= dot_threshold[j]) xor flip[j]
@@ -81,11 +81,7 @@ struct XnorEpilogue {
   int64_t residual_stride = 0;
   float lo = -__builtin_inff();
   float hi = __builtin_inff();
-  int32_t zero_point = 0;               // of s8 and u8
-  const int32_t* multiplier = nullptr;  // [n], of s32, with offset [n]; or null
-  const int32_t* offset = nullptr;
-  bool accumulate = false;
-  int shift = 0;  // 0 to 31
+  int32_t zero_point = 0;  // of s8 and u8
 
   uint32_t* bits = nullptr;                // rows of bit_words(n) words, or null: no bits out
   int64_t ld_bits = 0;                     // words between rows
@@ -99,16 +95,32 @@ struct XnorEpilogue {
 LOWBIT_API void xnor_gemm(const uint32_t* a, int64_t m, int64_t lda, const PackedXnor& b, void* y, int64_t ldy,
                           const XnorEpilogue& epilogue, Isa isa = best_isa(), int threads = 0);
 
+// How a real number becomes a code of few bits: codes[number of thresholds below it], ties down. Bit q of the code is
+// the element's bit of plane q.
+//   code(x) = codes[#{i: x > threshold[i]}]; a NaN is above no threshold
+struct Levels {
+  int64_t bits = 0;                  // 1 to 4
+  const float* threshold = nullptr;  // [2^bits - 1], ascending, no NaN
+  const uint8_t* codes = nullptr;    // [2^bits], each below 2^bits; null: 0, 1, 2, ...
+};
+
+// x (rows, c) with ldx elements between rows. Plane q of row i: planes + q * stride + i * ld words, pad bits 0.
+LOWBIT_API void pack_planes(const float* x, int64_t rows, int64_t ldx, int64_t c, const Levels& levels,
+                            uint32_t* planes, int64_t stride, int64_t ld, Isa isa = best_isa(), int threads = 0);
+// The bits of codes as they stand, bits 1 to 8; those above are ignored.
+LOWBIT_API void pack_planes(const uint8_t* codes, int64_t rows, int64_t ldx, int64_t c, int64_t bits, uint32_t* planes,
+                            int64_t stride, int64_t ld, Isa isa = best_isa(), int threads = 0);
+
 // Products of few bits by products of bits (LQ-Nets, Zhang et al. 2018, section 3.1): a's codes are a_bits planes of
 // bits, plane q times a_basis[q]; b's are b_bits planes of +-1, plane p of column j times b_basis[p * n + j]:
 //
 //   y[i, j] = sum_q sum_p a_basis[q] * b_basis[p, j] * <A_q[i], B_p[j]>
 //
-// Bits of A stand for -1 and +1, or for 0 and 1 (zero_one). Since a01 = (a + 1) / 2, <a01, b> = (<a, b> + sum b) / 2:
+// Bits of A stand for -1 and +1, or for 0 and 1 (zero_one).
 //   int32    exact; throws where sum |a_basis| |b_basis| k (twice that for zero_one) leaves int32 for some column
-//   float32  c[q, p, j] = a_basis[q] * b_basis[p, j], halved for zero_one; t[j] = sum c[q, p, j] * sum B_p[j] for
-//            zero_one (in float64, rounded once), else no t: y = float(dot) * c for q = p = 0, then for every further
-//            pair, q first, y = float(dot) * c + y; the last pair is (float(dot) * c + t) + y
+//   float32  with c[q, p, j] = a_basis[q] * b_basis[p, j] and the exact d = <A_q, B_p>: v = float(d) * c of q = p = 0,
+//            then for every further pair, q first, v = v + float(d) * c; v = v + bias[j]; v = v + residual[i, j];
+//            v = min(max(v, lo), hi). Single rounded operations (for zero_one c is halved and d doubled, both exact).
 struct BitPlanes {
   const uint32_t* bits = nullptr;
   int64_t count = 0;   // planes, 1 to 8
@@ -116,11 +128,26 @@ struct BitPlanes {
   int64_t ld = 0;      // words between rows
   bool zero_one = false;
 };
+
+// Where the sums go: to y, to planes of their codes, or to both. Pointers are borrowed for the call.
+struct BitserialEpilogue {
+  float* y = nullptr;
+  int64_t ldy = 0;                  // elements between rows
+  const float* bias = nullptr;      // [n] or null
+  const float* residual = nullptr;  // rows residual_stride elements apart, or null; may be y itself
+  int64_t residual_stride = 0;
+  float lo = -__builtin_inff();
+  float hi = __builtin_inff();
+  uint32_t* planes = nullptr;  // codes of v by levels; output channels of a group must then be whole words
+  int64_t plane_stride = 0, ld_planes = 0;
+  Levels levels;
+};
 LOWBIT_API void bitserial_gemm(const BitPlanes& a, int64_t m, const PackedXnor* b, int64_t b_bits,
                                const int32_t* a_basis, const int32_t* b_basis, int32_t* y, int64_t ldy,
                                Isa isa = best_isa(), int threads = 0);
 LOWBIT_API void bitserial_gemm(const BitPlanes& a, int64_t m, const PackedXnor* b, int64_t b_bits, const float* a_basis,
-                               const float* b_basis, float* y, int64_t ldy, Isa isa = best_isa(), int threads = 0);
+                               const float* b_basis, const BitserialEpilogue& epilogue, Isa isa = best_isa(),
+                               int threads = 0);
 
 // What a padded pixel holds, in every channel.
 enum class PadValue : int { minus_one = -1, zero = 0, plus_one = 1 };
@@ -148,7 +175,7 @@ LOWBIT_API void bitserial_conv2d(const BitPlanes& x, const Conv2dShape& shape, P
                                  int64_t w_bits, const int32_t* x_basis, const int32_t* w_basis, int32_t* y,
                                  int64_t ldy, Isa isa = best_isa(), int threads = 0);
 LOWBIT_API void bitserial_conv2d(const BitPlanes& x, const Conv2dShape& shape, PadValue pad_value, const PackedXnor* w,
-                                 int64_t w_bits, const float* x_basis, const float* w_basis, float* y, int64_t ldy,
-                                 Isa isa = best_isa(), int threads = 0);
+                                 int64_t w_bits, const float* x_basis, const float* w_basis,
+                                 const BitserialEpilogue& epilogue, Isa isa = best_isa(), int threads = 0);
 
 }  // namespace lowbit

@@ -15,6 +15,10 @@ std::unique_ptr<Op> compile_quantize_dynamic(OpReader& reader);
 std::unique_ptr<Op> compile_binarize(OpReader& reader);
 std::unique_ptr<Op> compile_xnor_conv2d(OpReader& reader);
 std::unique_ptr<Op> compile_xnor_gemm(OpReader& reader);
+std::unique_ptr<Op> compile_quantize_levels(OpReader& reader);
+std::unique_ptr<Op> compile_dequantize_levels(OpReader& reader);
+std::unique_ptr<Op> compile_conv2d_bitserial(OpReader& reader);
+std::unique_ptr<Op> compile_gemm_bitserial(OpReader& reader);
 std::unique_ptr<Op> compile_conv2d(OpReader& reader);
 std::unique_ptr<Op> compile_gemm(OpReader& reader);
 std::unique_ptr<Op> compile_conv2d_f32(OpReader& reader);
@@ -44,6 +48,10 @@ inline constexpr std::pair<std::string_view, CompileOp> kOps[] = {
     {"binarize", compile_binarize},
     {"xnor_conv2d", compile_xnor_conv2d},
     {"xnor_gemm", compile_xnor_gemm},
+    {"quantize_levels", compile_quantize_levels},
+    {"dequantize_levels", compile_dequantize_levels},
+    {"conv2d_bitserial", compile_conv2d_bitserial},
+    {"gemm_bitserial", compile_gemm_bitserial},
     {"conv2d", compile_conv2d},
     {"gemm", compile_gemm},
     {"conv2d_f32", compile_conv2d_f32},

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/ops/bit_weights.h"
 #include "model/ops/window_attrs.h"
 
 namespace lowbit {
@@ -143,32 +144,11 @@ class BitsEpilogue {
   std::vector<uint8_t> flip_;
 };
 
-// The packed bits of weights with these dimensions: exactly as many bytes as they need, unused bits 0.
-const uint8_t* weight_bits(OpReader& reader, std::initializer_list<int64_t> dims) {
-  const FileTensor& w = reader.param("weight", {DType::u8});
-  const int64_t size = static_cast<int64_t>(w.bytes.size());
-  int64_t bits = 1;
-  for (int64_t d : dims) {
-    if (d > size * 8 / bits) {
-      reader.fail("param 'weight' (" + w.name + ") holds " + std::to_string(size) + " bytes, too few for " +
-                  shape_text(std::vector<int64_t>(dims)));
-    }
-    bits *= d;
-  }
-  const int64_t expected[] = {(bits + 7) / 8};
-  reader.need_shape("weight", w, expected);
-  const uint8_t* data = reinterpret_cast<const uint8_t*>(w.bytes.data());
-  if (bits % 8 != 0 && data[size - 1] >> bits % 8 != 0) {
-    reader.fail("param 'weight' (" + w.name + ") has bits set behind its " + std::to_string(bits));
-  }
-  return data;
-}
-
 class XnorConv2d final : public Op {
  public:
   explicit XnorConv2d(OpReader& reader) : shape_(window(reader)), epilogue_(reader) {
     pad_value_ = static_cast<PadValue>(reader.attrs().integer("pad_value", -1, 1, 0));
-    weights_ = pack_xnor(weight_bits(reader, {shape_.oc, shape_.kh, shape_.kw, shape_.c / shape_.groups}), shape_);
+    weights_ = pack_xnor(bit_weights(reader, {shape_.oc, shape_.kh, shape_.kw, shape_.c / shape_.groups}).data, shape_);
   }
 
   void run(const Frame& f) const override {
@@ -199,7 +179,7 @@ class XnorGemm final : public Op {
  public:
   explicit XnorGemm(OpReader& reader) : rows_(checked_rows(reader)), epilogue_(reader) {
     const int64_t n = reader.output().row(), k = reader.input(0).row();
-    weights_ = pack_xnor(weight_bits(reader, {n, k}), n, k);
+    weights_ = pack_xnor(bit_weights(reader, {n, k}).data, n, k);
   }
 
   void run(const Frame& f) const override {
