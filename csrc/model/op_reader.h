@@ -35,7 +35,8 @@ class OpReader {
   void need_real(const Activation& t) const;  // float32
   void need_rank(const Activation& t, size_t rank) const;
   void need_dims(const Activation& t, std::span<const int64_t> dims) const;
-  void need_same_values(const Activation& a, const Activation& b) const;  // dtype, scale and zero point; no bits, no planes
+  void need_same_values(const Activation& a,
+                        const Activation& b) const;  // dtype, scale and zero point; no bits, no planes
 
   bool has_param(const char* role) const { return op_.params.contains(role); }
   const FileTensor& param(const char* role, std::initializer_list<DType> dtypes);

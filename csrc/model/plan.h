@@ -13,8 +13,8 @@
 
 namespace lowbit {
 
-// What a tensor's elements are: float32; codes with a scale; raw bytes; codes whose scale is found at run time; +-1; codes
-// of a few bits, which mean what the operator that reads them says.
+// What a tensor's elements are: float32; codes with a scale; raw bytes; codes whose scale is found at run time; +-1;
+// codes of a few bits, which mean what the operator that reads them says.
 enum class Content : uint8_t { real, codes, raw, dynamic, bits, planes };
 
 // An activation. int8 codes are held as uint8 with 128 added to codes and zero point: the kernels' zero-copy form. Bits
@@ -37,11 +37,11 @@ struct Activation {
   int32_t held_offset() const { return dtype == DType::s8 ? 128 : 0; }
   Codes held() const { return {DType::u8, zero_point + held_offset(), scale}; }
   int64_t item_bytes() const { return rows() * held_row() * static_cast<int64_t>(dtype_size(held_dtype())); }
-  int64_t row() const { return dims.size() > 1 ? dims.back() : 1; }           // the last axis
+  int64_t row() const { return dims.size() > 1 ? dims.back() : 1; }  // the last axis
   int64_t plane_words() const { return (row() + 31) / 32; }
   int64_t held_row() const { return is_packed() ? planes * plane_words() : row(); }  // in elements as held
-  int64_t rows() const { return items / row(); }                              // per batch item
-  std::string text() const;                                                   // "int8 (-1, 4, 4, 8)"
+  int64_t rows() const { return items / row(); }                                     // per batch item
+  std::string text() const;                                                          // "int8 (-1, 4, 4, 8)"
 };
 
 struct PlanOp {

@@ -1,6 +1,6 @@
-// The windows that outputs of a convolution of bits read, and how its work is split. A band of the image is copied with the
-// padding around it (bits are small: 27 KB for 64 channels at 56 x 56), so that the inner loop sees a base pointer per
-// output pixel and one list of runs: no im2col, no borders, and kernel rows that are one run.
+// The windows that outputs of a convolution of bits read, and how its work is split. A band of the image is copied with
+// the padding around it (bits are small: 27 KB for 64 channels at 56 x 56), so that the inner loop sees a base pointer
+// per output pixel and one list of runs: no im2col, no borders, and kernel rows that are one run.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +44,7 @@ struct TapKinds {
   int64_t count = 0;
 };
 inline TapKinds kinds_of(int32_t* kind, TapRange* ranges, int64_t outputs, int64_t stride, int64_t pad, int64_t kernel,
-               int64_t dilation, int64_t size) {
+                         int64_t dilation, int64_t size) {
   TapKinds k{kind, ranges};
   for (int64_t o = 0; o < outputs; ++o) {  // equal ranges are neighbours: both ends ascend with o
     const TapRange r = taps_inside(o * stride - pad, kernel, dilation, size);

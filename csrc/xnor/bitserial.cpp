@@ -39,7 +39,8 @@ int32_t weight_sum(const PackedXnor::Data& w, int64_t g, int64_t j) {
   return w.tap_sums[size_t(((s.kh + 1) * (s.kw + 1) - 1) * s.groups * padded + g * padded + j)];
 }
 
-// One call, checked: the weights' planes, the coefficients of every pair, the dots' starts, and how rows become outputs.
+// One call, checked: the weights' planes, the coefficients of every pair, the dots' starts, and how rows become
+// outputs.
 class BitserialCall {
  public:
   // sums: the epilogue without what this finds. a_basis, b_basis: of coefficients of type T.
@@ -289,28 +290,32 @@ void conv2d(const BitPlanes& x, const Conv2dShape& s, PadValue pad_value, const 
 
 void bitserial_gemm(const BitPlanes& a, int64_t m, const PackedXnor* b, int64_t b_bits, const int32_t* a_basis,
                     const int32_t* b_basis, int32_t* y, int64_t ldy, Isa isa, int threads) {
-  gemm(a, m, b, b_bits, a_basis, b_basis, [=](const char* f, int64_t n) { return checked_s32(f, y, ldy, n); }, isa,
-       threads);
+  gemm(
+      a, m, b, b_bits, a_basis, b_basis, [=](const char* f, int64_t n) { return checked_s32(f, y, ldy, n); }, isa,
+      threads);
 }
 
 void bitserial_gemm(const BitPlanes& a, int64_t m, const PackedXnor* b, int64_t b_bits, const float* a_basis,
                     const float* b_basis, const BitserialEpilogue& e, Isa isa, int threads) {
-  gemm(a, m, b, b_bits, a_basis, b_basis, [&](const char* f, int64_t n) { return checked_epilogue(f, e, n); }, isa,
-       threads);
+  gemm(
+      a, m, b, b_bits, a_basis, b_basis, [&](const char* f, int64_t n) { return checked_epilogue(f, e, n); }, isa,
+      threads);
 }
 
 void bitserial_conv2d(const BitPlanes& x, const Conv2dShape& shape, PadValue pad_value, const PackedXnor* w,
                       int64_t w_bits, const int32_t* x_basis, const int32_t* w_basis, int32_t* y, int64_t ldy, Isa isa,
                       int threads) {
-  conv2d(x, shape, pad_value, w, w_bits, x_basis, w_basis,
-         [=](const char* f, int64_t n) { return checked_s32(f, y, ldy, n); }, isa, threads);
+  conv2d(
+      x, shape, pad_value, w, w_bits, x_basis, w_basis,
+      [=](const char* f, int64_t n) { return checked_s32(f, y, ldy, n); }, isa, threads);
 }
 
 void bitserial_conv2d(const BitPlanes& x, const Conv2dShape& shape, PadValue pad_value, const PackedXnor* w,
                       int64_t w_bits, const float* x_basis, const float* w_basis, const BitserialEpilogue& e, Isa isa,
                       int threads) {
-  conv2d(x, shape, pad_value, w, w_bits, x_basis, w_basis,
-         [&](const char* f, int64_t n) { return checked_epilogue(f, e, n); }, isa, threads);
+  conv2d(
+      x, shape, pad_value, w, w_bits, x_basis, w_basis,
+      [&](const char* f, int64_t n) { return checked_epilogue(f, e, n); }, isa, threads);
 }
 
 }  // namespace lowbit

@@ -19,16 +19,16 @@ struct LevelSteps {
 struct PairSums {
   const int32_t* dots;
   int64_t pairs, rows, channels;
-  int64_t c_stride;       // between the coefficients of pairs
-  const float* c;         // v = float(dot) * c of pair 0, then v = v + float(dot) * c; then the steps of lowbit/xnor.h
-  const int32_t* c_s32;   // int32: y = (sum of dot * c) >> shift, wrapping
+  int64_t c_stride;      // between the coefficients of pairs
+  const float* c;        // v = float(dot) * c of pair 0, then v = v + float(dot) * c; then the steps of lowbit/xnor.h
+  const int32_t* c_s32;  // int32: y = (sum of dot * c) >> shift, wrapping
   int shift;
-  void* y;                // float32 or int32, or null
+  void* y;  // float32 or int32, or null
   int64_t ldy;
   const float *bias, *residual;
   int64_t residual_stride;
   float lo, hi;
-  uint32_t* planes;       // or null
+  uint32_t* planes;  // or null
   int64_t plane_stride, ld_planes;
   LevelSteps levels;
 };

@@ -2,6 +2,7 @@
 #include "xnor/bit_windows.h"
 
 namespace lowbit {
+
 void xnor_gemm(const uint32_t* a, int64_t m, int64_t lda, const PackedXnor& b, void* y, int64_t ldy,
                const XnorEpilogue& epilogue, Isa isa, int threads) {
   constexpr const char* kName = "xnor_gemm";

@@ -59,7 +59,7 @@ const PackedXnor::Data& check_gemm(const char* function, int64_t m, int64_t lda,
   if (m < 0 || m >= int64_t{1} << 46) fail_xnor(function, "m is " + std::to_string(m));
   if (m > 1 && lda < words) {
     fail_xnor(function, "lda is " + std::to_string(lda) + ", a row of k = " + std::to_string(k) + " has " +
-                         std::to_string(words) + " words");
+                            std::to_string(words) + " words");
   }
   return w;
 }
@@ -78,7 +78,7 @@ const PackedXnor::Data& check_conv2d(const char* function, const Conv2dShape& s,
   }
   if (ldx < bit_words(s.c)) {
     fail_xnor(function, "ldx is " + std::to_string(ldx) + ", a pixel of c = " + std::to_string(s.c) + " has " +
-                         std::to_string(bit_words(s.c)) + " words");
+                            std::to_string(bit_words(s.c)) + " words");
   }
   return w;
 }
@@ -170,7 +170,8 @@ void XnorCall::fill(int64_t pattern, const Taps& in) {
   }
 }
 
-void XnorCall::run_group(const WindowRows& r, int64_t g, int64_t p0, int64_t p1, uint32_t* bits, int64_t ld_bits) const {
+void XnorCall::run_group(const WindowRows& r, int64_t g, int64_t p0, int64_t p1, uint32_t* bits,
+                         int64_t ld_bits) const {
   const int64_t channels = w_.channels(), padded = w_.padded_channels(), first = p0 * kXnorPanel;
   const int64_t column = g * channels + first, panel_words = w_.words_per_channel() * kXnorPanel;
   const int64_t panel = g * w_.panels() + p0;
@@ -193,7 +194,8 @@ void XnorCall::run_group(const WindowRows& r, int64_t g, int64_t p0, int64_t p1,
   f.threshold = from(e_.threshold);
   f.flip = flips_ ? flips_ + (g * padded + first) / 32 : nullptr;
   const int64_t offset = g * padded + first;
-  variant_.fn({.rows = r.rows,
+  variant_.fn(
+      {.rows = r.rows,
        .row_count = r.count,
        .run_offset = r.run_offset,
        .runs = r.runs,

@@ -93,7 +93,9 @@ class Reference:
             assert result.min(initial=hi) >= lo and result.max(initial=lo) <= hi, op["name"]
         if entry["dtype"] == "bits":
             assert (np.abs(result) == 1).all(), op["name"]
-        self.values[index] = result.astype("int8" if entry["dtype"] == "bits" else entry["dtype"])
+        if entry["dtype"] == "planes":
+            assert result.max(initial=0) < 1 << entry["bits"], op["name"]
+        self.values[index] = result.astype({"bits": "int8", "planes": "uint8"}.get(entry["dtype"], entry["dtype"]))
 
     def entry(self, i):
         return self.data["tensors"][i]
@@ -289,6 +291,52 @@ class Reference:
         x = self.values[ins[0]].astype(np.float64)
         w = self.unpacked(params["weight"], (self.entry(out)["shape"][-1], x.shape[-1]))
         return self.finish_bits((x @ w.T.astype(np.float64)).astype(np.int64), op, attrs, params, ins)
+
+    # Planes: uint8 codes here -----------------------------------------------------------------------------------------
+
+    def coded(self, v, params):
+        above = (v[..., None] > params["threshold"]).sum(-1)  # a NaN is above none
+        return params["codes"][above]
+
+    def op_quantize_levels(self, op, attrs, params, ins, out):
+        return self.coded(self.values[ins[0]], params)
+
+    def op_dequantize_levels(self, op, attrs, params, ins, out):
+        y = None
+        for q, b in enumerate(params["basis"]):
+            term = (self.values[ins[0]] >> q & 1).astype(F) * b
+            y = term if y is None else y + term
+        return y
+
+    def finish_planes(self, dots, op, attrs, params, ins):
+        """The epilogue of xnor.h: dots(q, p) is the exact product of plane q of the input and p of the weights."""
+        v = None
+        for q, a in enumerate(params["input_basis"]):
+            for p, b in enumerate(params["weight_basis"]):
+                term = dots(q, p).astype(F) * (a * b)
+                v = term if v is None else v + term
+        if "bias" in params:
+            v = v + params["bias"]
+        if len(ins) > 1:
+            v = v + self.values[ins[1]]
+        v = np.fmin(np.fmax(v, F(attrs.get("min", -np.inf))), F(attrs.get("max", np.inf)))
+        return [self.coded(v, params) if self.entry(i)["dtype"] == "planes" else v for i in op["outputs"]]
+
+    def op_conv2d_bitserial(self, op, attrs, params, ins, out):
+        x, oc = self.values[ins[0]], self.entry(out)["shape"][-1]
+        kh, kw = attrs["kernel"]
+        shape = (oc, kh, kw, x.shape[-1] // attrs.get("groups", 1))
+        weights = [self.unpacked(w, shape) for w in params["weight"]]
+        return self.finish_planes(
+            lambda q, p: self.convolve(x >> q & 1, weights[p], attrs).astype(np.int64), op, attrs, params, ins
+        )
+
+    def op_gemm_bitserial(self, op, attrs, params, ins, out):
+        x = self.values[ins[0]]
+        weights = [self.unpacked(w, (self.entry(out)["shape"][-1], x.shape[-1])) for w in params["weight"]]
+        return self.finish_planes(
+            lambda q, p: ((x >> q & 1).astype(np.float64) @ weights[p].T).astype(np.int64), op, attrs, params, ins
+        )
 
     # Arithmetic on codes ----------------------------------------------------------------------------------------------
 

@@ -229,9 +229,8 @@ class BitserialGemm final : public Op {
  public:
   explicit BitserialGemm(OpReader& reader)
       : rows_(checked_rows(reader)),
-        product_(reader, {reader.output().row(), reader.input(0).row()}, [&](const uint8_t* bits) {
-          return pack_xnor(bits, reader.output().row(), reader.input(0).row());
-        }) {}
+        product_(reader, {reader.output().row(), reader.input(0).row()},
+                 [&](const uint8_t* bits) { return pack_xnor(bits, reader.output().row(), reader.input(0).row()); }) {}
 
   void run(const Frame& f) const override {
     bitserial_gemm(product_.planes(f, inputs[0]), f.batch * rows_, product_.weights(), product_.weight_planes(),

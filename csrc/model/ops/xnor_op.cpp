@@ -22,7 +22,8 @@ class Binarize final : public Op {
     const Activation &x = reader.input(0), &y = reader.output();
     reader.need_bits(y);
     reader.need_dims(y, x.dims);
-    if (x.content == Content::dynamic || x.is_bits()) reader.fail("takes float32, codes or raw bytes, not " + x.text());
+    if (x.content == Content::dynamic || x.is_packed())
+      reader.fail("takes float32, codes or raw bytes, not " + x.text());
     dtype_ = x.held_dtype();
     rows_ = y.rows();
     row_ = y.row();

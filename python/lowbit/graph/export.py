@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lowbit.graph import export_bits
+from lowbit.graph import export_bits, export_levels
 from lowbit.graph.codebook import float_weights, is_codebook
 from lowbit.graph.few_bits import is_packed, weight_codes
 from lowbit.graph.net import NHWC, Array, Perm, inverse
@@ -76,6 +76,9 @@ class _Exporter:
 
     def entry(self, index: int) -> dict[str, Any]:
         return self.plan.activations[index]
+
+    def params(self, op: dict[str, Any]) -> dict[str, Array]:
+        return {role: self.plan.tensors[key] for role, key in op.get("params", {}).items()}
 
     def shape(self, index: int, perm: Perm) -> list[int]:
         """ONNX shape of a plan tensor."""
@@ -172,12 +175,15 @@ class _Exporter:
             infos.append(helper.make_tensor_value_info(entry["name"], types[entry["dtype"]], _open(entry["shape"])))
             self.values[i] = _Value(entry["name"], tuple(range(len(entry["shape"]))))
         for op in data["ops"]:
-            params = {role: self.plan.tensors[key] for role, key in op.get("params", {}).items()}
+            params = self.params(op)
             if is_codebook(op):
                 params["weight"] = float_weights(self.plan, op)
             elif is_packed(op):
                 params["weight"] = weight_codes(self.plan, op)
-            rule: Callable[..., None] = getattr(self, f"_{op['op'].removesuffix('_f32').removesuffix('_codebook')}")
+            elif op["op"].endswith("_bitserial"):
+                params = export_levels.as_float(self, op, params)
+            kind = op["op"].removesuffix("_f32").removesuffix("_codebook").removesuffix("_bitserial")
+            rule: Callable[..., None] = getattr(self, f"_{kind}")
             rule(op, op.get("attrs", {}), params, op["inputs"], op["outputs"][0])
         outputs = []
         for i in data["outputs"]:
@@ -283,7 +289,11 @@ class _Exporter:
         """Residual, clamp, result."""
         if len(ins) > 1:
             name = self.node("Add", [name, self.value(ins[1], perm).name], f"{op['name']}.sum")
-        self.store(out, self.clamped(op, name), perm)
+        name = self.clamped(op, name)
+        if op["op"].endswith("_bitserial"):
+            export_levels.finish(self, op, self.params(op), name, perm)
+        else:
+            self.store(out, name, perm)
 
     def _conv2d(self, op: Any, attrs: Any, params: Any, ins: list[int], out: int) -> None:
         x = self.value(ins[0], NHWC)
@@ -321,6 +331,8 @@ class _Exporter:
     _binarize = export_bits.binarize
     _xnor_conv2d = export_bits.xnor_conv2d
     _xnor_gemm = export_bits.xnor_gemm
+    _quantize_levels = export_levels.quantize_levels
+    _dequantize_levels = export_levels.dequantize_levels
 
     # Arithmetic -------------------------------------------------------------------------------------------------------
 

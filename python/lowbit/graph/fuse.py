@@ -99,7 +99,7 @@ def raise_transposes(net: Net) -> bool:
         if reader is None or reader.op != "transpose" or len(layer.inputs) != 1:
             continue
         scalar = layer.op in ("unary", "binary", "step") and all(p.size == 1 for p in layer.params.values())
-        if layer.op not in ("pad", "slice") and not scalar:
+        if layer.op not in ("pad", "slice", "levels") and not scalar:
             continue
         perm = reader.attrs["perm"]
         x, y = layer.inputs[0], reader.output
@@ -211,6 +211,8 @@ def fold_affine(net: Net) -> bool:
         if not (scale == 1.0).all():
             along = np.broadcast_to(scale, (n,)).reshape(n, *(1,) * (weight.ndim - 1))
             layer.params["weight"] = (weight * along).astype(np.float32)
+            if layer.basis is not None:
+                layer.basis = (layer.basis * scale.reshape(-1, 1)).astype(np.float32)
             if layer.codes is not None:
                 if (scale > 0).all():
                     layer.codes.scale = (layer.codes.scale * scale).astype(np.float32)

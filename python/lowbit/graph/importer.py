@@ -72,6 +72,7 @@ class Importer:
     values: dict[str, Tensor | Array] = field(default_factory=dict)
     codes: dict[str, Codes] = field(default_factory=dict)  # constants that were dequantized: their codes, in ONNX order
     origins: dict[str, str] = field(default_factory=dict)  # constants that were dequantized: what held their codes
+    bases: dict[str, Array] = field(default_factory=dict)  # constants in levels: (oc, W), a basis per output channel
     layers: list[Layer] = field(default_factory=list)
     quantized: bool = False
     _converted: dict[tuple[Tensor, Perm], Tensor] = field(default_factory=dict)
@@ -265,6 +266,7 @@ def import_onnx(model: Any, input_shapes: Mapping[str, Sequence[int | None]] | N
     from lowbit.graph import (  # noqa: F401
         rules_binary,
         rules_elementwise,
+        rules_levels,
         rules_mac,
         rules_quantized,
         rules_shape,

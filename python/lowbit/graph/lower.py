@@ -12,6 +12,7 @@ from lowbit.graph import pointwise_math
 from lowbit.graph.codebook import write_codebook
 from lowbit.graph.few_bits import pack_weights
 from lowbit.graph.lower_bits import BitLayers
+from lowbit.graph.lower_planes import PlaneLayers
 from lowbit.graph.net import BATCH, NHWC, Array, Layer, Net, Shape, Tensor
 from lowbit.graph.plan import Plan, PlanBuilder
 from lowbit.graph.precision import CodeParams, Ranges, Scales, choose_domains, leave_unknown_in_float, passes_scale
@@ -64,8 +65,9 @@ class Lowering:
     ):
         self.net = net
         self.bits = BitLayers(net, recipes, forced)
-        recipes = self.bits.recipes
-        if default.is_binary:
+        self.planes = PlaneLayers(net, self.bits.recipes, forced)
+        recipes = self.planes.recipes
+        if default.is_binary or default.is_leveled:
             default = default.for_the_rest()
         self.recipe = dict(zip(net.layers, recipes, strict=True))
         self.consumers = net.consumers()
@@ -75,7 +77,7 @@ class Lowering:
         self.ranges = ranges
         self.images = images
         self.domain = choose_domains(net, recipes, forced)
-        self.domain |= self.bits.domains(self.domain)
+        self.domain |= self.bits.domains(self.domain) | self.planes.domains()
         self.scales = Scales(net, self.domain, recipes, default, ranges)
         own_scales = net.quantized and ranges.table is None
         if leave_unknown_in_float(
@@ -118,6 +120,8 @@ class Lowering:
                 self._emit_plain(layer, [self.as_float(layer.inputs[0])], self.float_tensor(layer.name, t))
             elif (t, "bits") in self.form:
                 self.form[t, "float"] = self.bits.as_float(self, t)
+            elif (t, "planes") in self.form:
+                self.form[t, "float"] = self.planes.as_float(self, t)
             else:
                 codes = self.form[t, "codes"]
                 index = self.float_tensor(f"{t.name}.float", t)
@@ -209,6 +213,8 @@ class Lowering:
             return
         if domain == "bits":
             self.bits.write(self, layer)
+        elif domain == "planes":
+            self.planes.write(self, layer)
         elif domain == "float":
             if layer.op == "transpose":
                 self.waiting[t] = layer

@@ -100,8 +100,9 @@ class Layer:
     """One operation with one output. ``op`` is a plan operation in its float sense.
 
     conv2d, gemm, binary, unary, prelu, max_pool, average_pool, concat, resize, softmax, transpose, reshape, slice,
-    pad, ``identity``, which changes nothing but may change the scale of codes, and ``step``, which gives param ``high``
-    where x >= param ``threshold``, else ``low`` (each (1) or (c)). conv2d, gemm and binary carry ``min`` and ``max``
+    pad, ``identity``, which changes nothing but may change the scale of codes, ``step``, which gives param ``high``
+    where x >= param ``threshold``, else ``low`` (each (1) or (c)), and ``levels``, which gives the level of param
+    ``basis`` (A,) in whose interval x lies (see ``lowbit.lq``). conv2d, gemm and binary carry ``min`` and ``max``
     attributes where a clamp was fused; further inputs of conv2d or gemm are the fused residual and, where attribute
     ``input_scale`` says so, last, a map (one value per row or pixel) that multiplies the sums before the bias.
     """
@@ -116,6 +117,7 @@ class Layer:
     weight_name: str = ""
     name: str = ""
     codes: Codes | None = None
+    basis: Array | None = None  # (oc, W): weights are sums of +-1 times these
 
     @property
     def is_mac(self) -> bool:

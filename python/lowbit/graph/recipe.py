@@ -21,14 +21,15 @@ class Recipe:
 
     Attributes:
         weight: ``int8`` (a scale per output channel), ``int8-tensor`` (one scale), ``xnor`` (+-1), ``codebook``,
-            ``uniform`` (evenly spaced values, a scale per output channel) or ``float32``.
-        activation: ``int8`` (symmetric), ``uint8`` (affine), ``dynamic`` (uint8, scale found at run time), ``bits`` or
-        ``float32``.
+            ``uniform`` (evenly spaced values, a scale per output channel), ``lq`` (levels of a basis per output
+            channel) or ``float32``.
+        activation: ``int8`` (symmetric), ``uint8`` (affine), ``dynamic`` (uint8, scale found at run time), ``bits``,
+            ``levels`` or ``float32``.
         output: ``auto``, or ``float32`` to leave the layer's result unquantized.
         rounding: ``nearest_even``, ``gemmlowp`` or ``single``.
-        rest: recipe of the layers that a binary one cannot apply to.
-        bits: of a weight: a code into the codebook, or a code of ``int8`` that uses fewer than 8.
-        activation_bits: of the codes that products read; everything else on codes keeps 8.
+        rest: recipe of the layers that a binary one or one of levels cannot apply to.
+        bits: of a weight: a code into the codebook, a code of ``int8`` that uses fewer than 8, or planes of levels.
+        activation_bits: of the codes that products read, everything else on codes keeps 8; or planes of levels.
         huffman: codebook: whether the file holds codes Huffman-coded where that is smaller.
         name: what it was called.
     """
@@ -49,12 +50,17 @@ class Recipe:
         return self.weight == "xnor"
 
     @property
+    def is_leveled(self) -> bool:
+        """Whether weights and activations are levels of bases, in planes of bits."""
+        return self.weight == "lq"
+
+    @property
     def needs_ranges(self) -> bool:
         """Whether a calibration is needed."""
-        return self.is_static or (self.is_binary and self.for_the_rest().is_static)
+        return self.is_static or ((self.is_binary or self.is_leveled) and self.for_the_rest().is_static)
 
     def for_the_rest(self) -> Recipe:
-        """What a layer gets that cannot be binary."""
+        """What a layer gets that cannot be binary, or in levels."""
         return replace(_NAMED[self.rest], rounding=self.rounding)
 
     @property
@@ -64,8 +70,8 @@ class Recipe:
 
     @property
     def is_float(self) -> bool:
-        """Whether the layer stays in float where it is no binary product."""
-        return self.activation in ("float32", "bits")
+        """Whether the layer stays in float where it is no product of bits."""
+        return self.activation in ("float32", "bits", "levels")
 
 
 _NAMED = {
@@ -74,6 +80,8 @@ _NAMED = {
     "int8-affine": Recipe("int8", "uint8", rounding="gemmlowp", name="int8-affine"),
     "int8-dynamic": Recipe("int8", "dynamic", name="int8-dynamic"),
     "float32": Recipe("float32", "float32", name="float32"),
+    "lq": Recipe("lq", "levels", name="lq"),
+    "lq-int8": Recipe("lq", "levels", name="lq-int8", rest="int8"),
     "xnor": Recipe("xnor", "bits", name="xnor"),
     "xnor-int8": Recipe("xnor", "bits", name="xnor-int8", rest="int8"),
 }
@@ -106,6 +114,7 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
 
     Args:
         recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, ``xnor``, ``xnor-int8``,
+            ``lq`` (layers that come with levels on planes of bits, the rest in float32; ``lq-int8``: the rest in int8),
             ``codebook:B`` (B = 1 to 8 bits a weight, activations in float; ``codebook:B/huffman``), ``int:W/A``
             (``int8`` with weights of W and activations of A bits, 2 to 8; A = 32: in float), or a dict.
         rounding: overrides the recipe's own rounding.

@@ -73,6 +73,7 @@ def conv(ctx: Importer, node: Node) -> None:
     )
     layer.params["weight"] = weight
     layer.codes = codes
+    layer.basis = ctx.bases.get(node.inputs[1])
     layer.weight_name = ctx.parameter_name(node, 1)
     bias = ctx.optional(node, 2)
     if bias is not None:
@@ -118,6 +119,9 @@ def gemm(ctx: Importer, node: Node) -> None:
             raise node.unsupported(f"C of shape {bias.shape} differs per row; only a row vector is supported")
         bias = np.broadcast_to(np.ravel(bias) * np.float32(beta), (weight.shape[0],)).astype(np.float32)
     ctx.set(node, _product(ctx, node, x, weight, codes, bias))
+    basis = ctx.bases.get(node.inputs[1])
+    if basis is not None and node.attrs.get("transB", 0):
+        ctx.layers[-1].basis = basis * np.float32(alpha)
 
 
 @rule("MatMul")

@@ -9,6 +9,7 @@ import numpy as np
 
 from lowbit.graph.codebook import is_codebook
 from lowbit.graph.few_bits import code_bits, is_packed, weight_shape
+from lowbit.graph.net import Array
 from lowbit.graph.plan import Plan
 
 _SIZE = {"float32": 4, "int8": 1, "uint8": 1}
@@ -47,6 +48,8 @@ def _precision(plan: Plan, index: int) -> str:
     dtype = str(tensor["dtype"])
     if tensor.get("dynamic"):
         return f"{dtype} dynamic"
+    if dtype == "planes":
+        return f"levels {tensor['bits']} bit"
     return dtype.replace("8", str(code_bits(plan, index))) if "scale" in tensor else dtype
 
 
@@ -56,9 +59,9 @@ def _items(tensor: dict[str, Any]) -> int:
 
 def _bytes(tensor: dict[str, Any]) -> int:
     """Of one item in memory; bits are whole words along the last axis."""
-    if tensor["dtype"] == "bits":
+    if tensor["dtype"] in ("bits", "planes"):
         row = tensor["shape"][-1]
-        return _items(tensor) // int(row) * ((int(row) + 31) // 32) * 4
+        return _items(tensor) // int(row) * ((int(row) + 31) // 32) * 4 * int(tensor.get("bits", 1))
     return _items(tensor) * _SIZE[tensor["dtype"]]
 
 
@@ -69,11 +72,25 @@ def weight_count(plan: Plan, op: dict[str, Any]) -> int:
         return 0
     if is_codebook(op) or is_packed(op):
         return int(np.prod(weight_shape(plan, op), dtype=np.int64))
-    if not op["op"].startswith("xnor"):
+    if not on_bits(op):
         return int(plan.tensors[weight].size)
     attrs = op.get("attrs", {})
     k, n = (plan.activations[i]["shape"][-1] for i in (op["inputs"][0], op["outputs"][0]))
     return int(n * k // attrs.get("groups", 1) * np.prod(attrs.get("kernel", [1])))
+
+
+def on_bits(op: dict[str, Any]) -> bool:
+    """Whether an operation multiplies bits."""
+    return str(op["op"]).startswith("xnor") or str(op["op"]).endswith("_bitserial")
+
+
+def _kind(op: dict[str, Any], weight: Array) -> str:
+    """The precision of an operation's weights."""
+    if op["op"].endswith("_bitserial"):
+        return f"levels {len(weight)} bit per channel"
+    if is_packed(op):
+        return f"int{op['attrs']['bits']}"
+    return "bits" if on_bits(op) else _codebook(op) or str(weight.dtype)
 
 
 def _codebook(op: dict[str, Any]) -> str:
@@ -96,9 +113,7 @@ def rows(plan: Plan) -> list[Row]:
         weight = params.get("weight")
         kind, macs = "", 0
         if weight is not None:
-            kind = "bits" if op["op"].startswith("xnor") else _codebook(op) or str(weight.dtype)
-            if is_packed(op):
-                kind = f"int{op['attrs']['bits']}"
+            kind = _kind(op, weight)
             scale = params.get("weight_scale", params.get("scale"))
             if scale is not None and scale.size > 1:
                 kind += " per channel"
