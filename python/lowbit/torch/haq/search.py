@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,17 +159,19 @@ class _Run:
         space, agent, number = self.space, self.agent, len(self.history)
         chosen = space.most
         states, actions = [], []
-        for step in range(len(space.steps)):
-            states.append(space.state(chosen, step))
-            actions.append(agent.act(states[-1], number))
-            chosen = space.act(chosen, step, actions[-1])
+        with _one_thread():
+            for step in range(len(space.steps)):
+                states.append(space.state(chosen, step))
+                actions.append(agent.act(states[-1], number))
+                chosen = space.act(chosen, step, actions[-1])
         chosen = space.enforce(chosen, self.budget)
         accuracy = self.accuracy(chosen)
         reward = self.settings.reward_scale * (accuracy - self.original)
         agent.store(np.array(states), np.array(actions, np.float32), reward)
         if number >= self.settings.warmup:
-            for _ in range(len(space.steps) * self.settings.updates):
-                agent.learn()
+            with _one_thread():
+                for _ in range(len(space.steps) * self.settings.updates):
+                    agent.learn()
         self.history.append((reward, accuracy, space.cost(chosen), chosen))
 
     def save(self, file: Path, facts: dict[str, str]) -> None:
@@ -204,6 +207,17 @@ class _Run:
         _, accuracy, cost, chosen = self.best
         assignment = self.space.assignment(chosen)
         return HaqResult(assignment, accuracy, cost, self.budget, self.original, self.history, len(self.known))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The agent's products are small: threads only wait for each other, and the sums would depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _short(value: Any) -> str:
