@@ -50,7 +50,8 @@ def test_weights_and_inputs_are_rounded_as_convert_rounds_them():
     net = trained()
     evaluate = FineTuning(net, TRAIN, HELD_OUT, steps=0)
     weight = net[3].weight.detach()
-    codes, scale = quantize_weights(weight.numpy(), True, None, None, bits=3)
+    codes, scale = quantize_weights(weight.flatten(1).numpy(), True, None, None, bits=3)
+    codes = codes.reshape(weight.shape)
     mine = evaluate.quantized({"3": "int:3/8"})[3].weight.detach() / torch.from_numpy(scale).reshape(-1, 1, 1, 1)
     np.testing.assert_allclose(mine, mine.round(), atol=1e-5)
     assert np.abs(mine.round().numpy() - codes).max() <= 1  # which balances the errors of a channel
@@ -82,19 +83,19 @@ def test_codes_and_gradients():
 
 def test_training_helps_and_repeats():
     net = trained()
-    low = {"0": "int:2/3", "3": "int:2/2", "7": "int:2/2"}
-    before, after = (FineTuning(net, TRAIN, HELD_OUT, steps=s, batch=64, rate=0.05) for s in (0, 30))
+    low = dict.fromkeys("037", "int:2/2")
+    before, after = (FineTuning(net, TRAIN, HELD_OUT, steps=s, batch=64, rate=0.01) for s in (0, 30))
     torch.manual_seed(1)
     drawn = torch.rand(1)
     torch.manual_seed(1)
     first = after(low)
     assert torch.rand(1) == drawn
     assert first == after(low)
-    assert first > before(low) + 3
+    assert first > before(low) + 5
     float_accuracy = before(dict.fromkeys("037", "float32"))
     assert float_accuracy > 95 and abs(before(dict.fromkeys("037", "int8")) - float_accuracy) < 1
     assert before.identity != after.identity
-    assert before.identity == FineTuning(net, TRAIN, HELD_OUT, steps=0, batch=64, rate=0.05).identity
+    assert before.identity == FineTuning(net, TRAIN, HELD_OUT, steps=0, batch=64, rate=0.01).identity
 
 
 def test_a_search_on_a_network(tmp_path):

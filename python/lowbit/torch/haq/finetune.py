@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 import lowbit
-from lowbit.graph.weights import mse_scale
+from lowbit.graph.weights import quantize_weights
 from lowbit.torch.estimators import straight_through
 
-_INT = re.compile(r"int:([2-8])/([2-8])")
+_INT = re.compile(r"int:([2-8])/([2-8]|32)")
 _CODEBOOK = re.compile(r"codebook:([1-8])")
 
 
@@ -134,15 +134,16 @@ class FineTuning:
     def _weight(self, name: str, choice: str) -> Callable[[Tensor], Tensor]:
         if (name, choice) not in self._weights:
             weight = self._layers[name].weight.detach()
-            rows = weight.flatten(1).double().numpy()
+            rows = weight.flatten(1).float().numpy()
             if book := _CODEBOOK.fullmatch(choice):
-                levels = np.sort(lowbit.kmeans1d(rows.astype(np.float32).ravel(), 1 << int(book[1]))[0])
+                levels = np.sort(lowbit.kmeans1d(rows.ravel(), 1 << int(book[1]))[0])
                 self._weights[name, choice] = _nearest(torch.from_numpy(levels).to(weight.dtype))
             else:
                 found = _INT.fullmatch(choice)
-                top = (1 << ((int(found[1]) if found else 8) - 1)) - 1
-                scale = np.abs(rows).max(axis=1) / top if top == 127 else mse_scale(rows, top)
-                column = torch.from_numpy(np.where(scale > 0, scale, 1.0)).to(weight.dtype)
+                bits = int(found[1]) if found else 8
+                scale = quantize_weights(rows, True, None, None, bits=bits)[1]
+                column = torch.from_numpy(scale).to(weight.dtype)
+                top = (1 << (bits - 1)) - 1
                 self._weights[name, choice] = _uniform(column.reshape(-1, *[1] * (weight.ndim - 1)), -top, top)
         return self._weights[name, choice]
 
@@ -190,7 +191,7 @@ def _nearest(levels: Tensor) -> Callable[[Tensor], Tensor]:
 def _activation_bits(name: str, choice: str) -> int:
     """0 for activations in float."""
     if found := _INT.fullmatch(choice):
-        return int(found[2])
+        return int(found[2]) % 32
     if choice == "int8":
         return 8
     if choice == "float32" or _CODEBOOK.fullmatch(choice):
