@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 
+from lowbit.search import LatencyTable, Measured
+from lowbit.search.latency import machine
 from onnx_nets import net, node
 
 
@@ -45,3 +49,11 @@ def branches(seed=0):
         node("Mul", ["cc", "g"], ["y"]),
     ]
     return net(nodes, {"x": (3, 6, 6)}, arrays)
+
+
+def made_up(space, seed=0):
+    """A table with a random time for everything that the space can contain."""
+    rng = random.Random(seed)
+    keys = sorted(set().union(*(keys for _, keys in space.probes)))
+    table = {k: Measured(k, "", "", "", "", "", (), 0, rng.uniform(0.1, 2.0)) for k in keys}
+    return LatencyTable(table, 0.125, machine(1))

@@ -152,9 +152,9 @@ class Space:
         source = sources.read(net, example)
         self.model, self.file, self.sha256 = source.model, source.file, source.sha256
         self.net: Net = sources.build(source.model, input_shapes)
-        self._names = sources.float_names(source.model)
+        self.onnx_names = sources.float_names(source.model)
         # Times and bytes do not depend on ranges, but on which tensors share one.
-        self._ranges = {name: (-1.0 - i / 1000, 1.0 + i / 1000) for i, name in enumerate(sorted(self._names))}
+        self._ranges = {name: (-1.0 - i / 1000, 1.0 + i / 1000) for i, name in enumerate(sorted(self.onnx_names))}
         self._macs = [layer for layer in self.net.layers if layer.is_mac]
         if not self._macs:
             raise ValueError(f"{self.file}: no convolution or matrix product to choose a precision for")
@@ -215,7 +215,11 @@ class Space:
             ranges: a calibration table; without one ranges are made up, which is enough for what a plan costs.
         """
         table = self._ranges if ranges is None else ranges
-        return lower(self.net, parse_recipe(self.default), table, self.overrides(assignment), None, self._names)
+        return lower(self.net, parse_recipe(self.default), table, self.overrides(assignment), None, self.onnx_names)
+
+    def class_of(self, choice: str) -> str:
+        """What a layer's neighbours see of its precision: their costs depend on nothing else of it."""
+        return self._class[choice]
 
     # Costs ------------------------------------------------------------------------------------------------------------
 
