@@ -18,7 +18,9 @@ CHOICES = ["float32", "int8", "codebook:3"]
 
 
 @pytest.mark.parametrize("net", [residual, branches], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("choices", [CHOICES, [*CHOICES, "int8-dynamic"]], ids=len)
+@pytest.mark.parametrize(
+    "choices", [CHOICES, [*CHOICES, "int8-dynamic"], ["float32", "int8", "int:4/4", "int:2/8"]], ids=str
+)
 def test_costs_are_those_of_the_whole_plan_for_every_assignment(net, choices):
     space = Space(net(), choices)
     table = made_up(space)

@@ -28,7 +28,9 @@ def write_codebook(
     weight, bias = layer.params["weight"], layer.params.get("bias")
     params: dict[str, Array] = {}
     if recipe.weight == "uniform":
-        codes, params["scale"] = quantize_weights(weight, True, None, None, bits=recipe.bits)
+        codes, params["scale"] = layer.remembered(
+            ("uniform", recipe.bits), lambda: quantize_weights(weight, True, None, None, bits=recipe.bits)
+        )
         top = (1 << (recipe.bits - 1)) - 1
         levels = np.arange(-top, top + 1)
         coded = CodedWeights(weight.shape, recipe.bits, levels.astype(np.float32), (codes + top).astype(np.uint8))
@@ -36,7 +38,10 @@ def write_codebook(
             shift = mean_shift(layer, mean, codes, params["scale"])
             bias = (shift if bias is None else bias + shift).astype(np.float32)
     else:
-        coded = code_weights(weight, recipe.bits, huffman=recipe.huffman, layer=layer.name)
+        coded = layer.remembered(
+            ("codebook", recipe.bits, recipe.huffman),
+            lambda: code_weights(weight, recipe.bits, huffman=recipe.huffman, layer=layer.name),
+        )
     clamp = {k: v for k, v in layer.attrs.items() if k in ("min", "max")}
     attrs = {k: v for k, v in layer.attrs.items() if k not in clamp} | {"bits": coded.bits}
     if layer.op == "conv2d":

@@ -290,8 +290,10 @@ class Lowering:
                 else max(abs(c - input_params.zero_point) for c in (input_params.lo, input_params.hi))
             )
             s_x = None if input_params is None else input_params.scale
-            params["weight"], params["weight_scale"] = quantize_weights(
-                weight, recipe.weight == "int8", bias, s_x, reach, recipe.bits
+            per_channel = recipe.weight == "int8"
+            params["weight"], params["weight_scale"] = layer.remembered(
+                ("int8", per_channel, s_x, reach, recipe.bits),
+                lambda: quantize_weights(weight, per_channel, bias, s_x, reach, recipe.bits),
             )
         if given is None and (mean := self.ranges.mean(x)) is not None:
             shift = mean_shift(layer, mean, params["weight"], params["weight_scale"])

@@ -7,9 +7,9 @@ Transpose costs nothing until someone needs the other order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Perm = tuple[int, ...]
 Shape = tuple[int, ...]
+Made = TypeVar("Made")
 
 BATCH = -1
 NHWC: Perm = (0, 2, 3, 1)
@@ -118,6 +119,14 @@ class Layer:
     name: str = ""
     codes: Codes | None = None
     basis: Array | None = None  # (oc, W): weights are sums of +-1 times these
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def remembered(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What ``make`` gives, made once for each key: weights in some precision, for those who lower a net often."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        made: Made = self.memo[key]
+        return made
 
     @property
     def is_mac(self) -> bool:

@@ -110,7 +110,7 @@ class Program:
         for place, i in enumerate(near):
             name = site.near[i]
             for group in dict.fromkeys(s[own + place] for s in reduced):
-                columns = [self.x[name, c] for c in space.choices[name] if space.class_of(c) == group]
+                columns = [self.x[name, c] for c in space.choices[name] if space.class_of(c, site.fine) == group]
                 self._agree([y[s] for s in reduced if s[own + place] == group], columns)
 
     def _agree(self, states: list[int], choices: list[int]) -> None:

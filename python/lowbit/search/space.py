@@ -22,7 +22,7 @@ from lowbit.graph import source as sources
 from lowbit.graph.lower import lower
 from lowbit.graph.net import Layer, Net, Tensor
 from lowbit.graph.plan import Plan
-from lowbit.graph.recipe import Recipe, parse_recipe
+from lowbit.graph.recipe import parse_recipe
 from lowbit.graph.summary import rows
 from lowbit.search.latency import LatencyTable, Progress, cover, measure
 from lowbit.search.signature import signature, signatures
@@ -96,12 +96,17 @@ class Site:
     Attributes:
         name: layer or tensor.
         layer: the layer whose own precision matters, None at a tensor.
-        near: layers of which only the class matters (codes or float).
+        near: layers of which only the class matters (codes or float; at a tensor, of how many bits they read).
     """
 
     name: str
     layer: str | None
     near: tuple[str, ...]
+
+    @property
+    def fine(self) -> bool:
+        """Whether the bits of the neighbours' activations matter too."""
+        return self.layer is None
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,6 @@ class Space:
         everything = list(dict.fromkeys(itertools.chain.from_iterable(given.values())))
         self._recipes = {choice: parse_recipe(choice) for choice in everything}
         self.default = "int8" if any(r.is_static for r in self._recipes.values()) else "float32"
-        self._class = {choice: _class_of(recipe) for choice, recipe in self._recipes.items()}
         fitting = self._fitting(given)
         self.layers: list[SearchLayer] = [_describe(layer, tuple(fitting[layer.name])) for layer in self._macs]
         self.choices: dict[str, tuple[str, ...]] = {layer.name: layer.choices for layer in self.layers}
@@ -217,9 +221,12 @@ class Space:
         table = self._ranges if ranges is None else ranges
         return lower(self.net, parse_recipe(self.default), table, self.overrides(assignment), None, self.onnx_names)
 
-    def class_of(self, choice: str) -> str:
+    def class_of(self, choice: str, fine: bool = False) -> str:
         """What a layer's neighbours see of its precision: their costs depend on nothing else of it."""
-        return self._class[choice]
+        recipe = self._recipes[choice]
+        if not recipe.is_static:
+            return "dynamic" if recipe.activation == "dynamic" else "float"
+        return f"{recipe.activation}:{recipe.activation_bits}" if fine else recipe.activation
 
     # Costs ------------------------------------------------------------------------------------------------------------
 
@@ -256,7 +263,7 @@ class Space:
     def state(self, site: Site, assignment: Assignment) -> State:
         """What of an assignment matters at a site."""
         own = () if site.layer is None else (assignment[site.layer],)
-        return (*own, *(self._class[assignment[name]] for name in site.near))
+        return (*own, *(self.class_of(assignment[name], site.fine) for name in site.near))
 
     def site_cost(self, site: Site, state: State, metric: str) -> float:
         """What a site costs in one of its states: ms, bytes, microjoules or bit operations.
@@ -401,7 +408,7 @@ class Space:
         kept: list[str] = []
         states = len(self.choices[layer]) if layer else 1
         for other in dict.fromkeys(near):
-            classes = len({self._class[c] for c in self.choices[other]})
+            classes = len({self.class_of(c, layer is None) for c in self.choices[other]})
             if classes > 1 and states * classes <= _MOST_STATES:
                 kept.append(other)
                 states *= classes
@@ -410,7 +417,7 @@ class Space:
     def states(self, site: Site) -> Iterator[State]:
         """Every state that a site can be in."""
         own = [self.choices[site.layer]] if site.layer else []
-        near = [tuple(dict.fromkeys(self._class[c] for c in self.choices[n])) for n in site.near]
+        near = [tuple(dict.fromkeys(self.class_of(c, site.fine) for c in self.choices[n])) for n in site.near]
         return itertools.product(*own, *near)
 
     def _explore(self, progress: Progress | None) -> None:
@@ -442,7 +449,7 @@ class Space:
         out: dict[str, list[str]] = {}
         own, classes = (state[:1], state[1:]) if site.layer else ((), state)
         for name, wanted in zip(site.near, classes, strict=True):
-            out[name] = [c for c in allowed[name] if self._class[c] == wanted]
+            out[name] = [c for c in allowed[name] if self.class_of(c, site.fine) == wanted]
         if site.layer:
             out[site.layer] = [c for c in out.get(site.layer, allowed[site.layer]) if c == own[0]]
         return out
@@ -481,11 +488,6 @@ class Space:
                     return f"tensor {self._named[candidate].name}"
             name = name.rpartition(".")[0]
         return f"tensor {next(iter(self._cluster.values())).name}"
-
-
-def _class_of(recipe: Recipe) -> str:
-    """What a layer's neighbours see of it."""
-    return recipe.activation if recipe.is_static else "dynamic" if recipe.activation == "dynamic" else "float"
 
 
 def _describe(layer: Layer, choices: tuple[str, ...]) -> SearchLayer:
