@@ -108,9 +108,9 @@ class Program:
             for c in space.choices[site.layer]:
                 self._agree([y[s] for s in reduced if s[0] == c], [self.x[site.layer, c]])
         for place, i in enumerate(near):
-            name = site.near[i]
+            name, fine = site.near[i], site.fine[i]
             for group in dict.fromkeys(s[own + place] for s in reduced):
-                columns = [self.x[name, c] for c in space.choices[name] if space.class_of(c, site.fine) == group]
+                columns = [self.x[name, c] for c in space.choices[name] if space.class_of(c, fine) == group]
                 self._agree([y[s] for s in reduced if s[own + place] == group], columns)
 
     def _agree(self, states: list[int], choices: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lowbit.graph.few_bits import is_packed, weight_shape
 from lowbit.graph.plan import Plan
 
 # Bounds of a clamp are values; how a file codes weights is undone when it is loaded.
@@ -45,6 +46,8 @@ def signature(plan: Plan, op: dict[str, Any]) -> str:
     """
     attrs = dict(op.get("attrs", {}))
     coded = str(op["op"]).endswith("_codebook")
+    if is_packed(op):  # unpacked when the file is loaded: the engine then runs 8 bits
+        attrs = {key: value for key, value in attrs.items() if key not in ("bits", "kernel")}
     if "entries" in attrs:
         sizes = [plan.activations[op[side][0]]["shape"][-1] for side in ("inputs", "outputs")]
         weights = sizes[0] * sizes[1] // attrs.get("groups", 1)
@@ -56,8 +59,11 @@ def signature(plan: Plan, op: dict[str, Any]) -> str:
     words += [_tensor(plan, i) for i in op["inputs"]]
     for role, key in sorted(op.get("params", {}).items()):
         array = plan.tensors[key]
-        known = "" if coded and role in (*_STREAMS, "codebook") else " " + "x".join(map(str, array.shape))
-        words.append(f"{role}:{array.dtype}{known}")
+        dtype, shape = str(array.dtype), array.shape
+        if is_packed(op) and role == "weight":
+            dtype, shape = "int8", weight_shape(plan, op)
+        known = "" if coded and role in (*_STREAMS, "codebook") else " " + "x".join(map(str, shape))
+        words.append(f"{role}:{dtype}{known}")
     words += ["->", *(_tensor(plan, i) for i in op["outputs"])]
     return " ".join(words)
 

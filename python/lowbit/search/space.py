@@ -96,17 +96,14 @@ class Site:
     Attributes:
         name: layer or tensor.
         layer: the layer whose own precision matters, None at a tensor.
-        near: layers of which only the class matters (codes or float; at a tensor, of how many bits they read).
+        near: layers of which only the class matters: codes or float.
+        fine: for each of them, whether the bits of its activations matter too (where it reads a tensor).
     """
 
     name: str
     layer: str | None
     near: tuple[str, ...]
-
-    @property
-    def fine(self) -> bool:
-        """Whether the bits of the neighbours' activations matter too."""
-        return self.layer is None
+    fine: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -263,7 +260,7 @@ class Space:
     def state(self, site: Site, assignment: Assignment) -> State:
         """What of an assignment matters at a site."""
         own = () if site.layer is None else (assignment[site.layer],)
-        return (*own, *(self.class_of(assignment[name], site.fine) for name in site.near))
+        return (*own, *(self.class_of(assignment[n], fine) for n, fine in zip(site.near, site.fine, strict=True)))
 
     def site_cost(self, site: Site, state: State, metric: str) -> float:
         """What a site costs in one of its states: ms, bytes, microjoules or bit operations.
@@ -385,7 +382,7 @@ class Space:
         self._macs_of = {m.name: m.macs() for m in self._macs}
         # Which cluster an operation without a layer's name belongs to: plan tensors are named after ONNX tensors.
         self._named: dict[str, Tensor] = {t.name: self._cluster[t] for t in tensors}
-        self._named |= {m.name: self._cluster[m.output] for m in self.net.layers if not m.is_mac}
+        self._named |= {m.name: self._cluster[m.output] for m in self.net.layers}
         self._named |= dict(
             zip((name for name, _ in self.net.outputs), (root(t) for _, t in self.net.outputs), strict=True)
         )
@@ -395,29 +392,34 @@ class Space:
         for before, mac in zip([None, *self._macs], self._macs, strict=False):
             t = self._cluster[mac.output]
             near = [*([before] if before else []), *self._writers.get(t, []), *self._readers.get(t, [])]
-            out.append(self._site(mac.name, mac.name, [m.name for m in near if m is not mac]))
+            out.append(self._site(mac.name, mac.name, {m.name: False for m in near if m is not mac}))
         for t in dict.fromkeys(self._cluster.values()):
-            near = [*self._writers.get(t, []), *self._readers.get(t, [])]
-            for reader in self._readers.get(t, []):  # a residual comes in the form that its layer's readers want
+            readers = self._readers.get(t, [])
+            fine = {m.name: self._cluster[m.inputs[0]] is t for m in readers}
+            near = [*self._writers.get(t, [])]
+            for reader in readers:  # a residual comes in the form that its layer's readers want
                 if any(self._cluster[i] is t for i in reader.inputs[1:]):
                     near += self._readers.get(self._cluster[reader.output], [])
-            out.append(self._site(f"tensor {t.name}", None, [m.name for m in near]))
+            out.append(self._site(f"tensor {t.name}", None, {m.name: False for m in near} | fine))
         return out
 
-    def _site(self, name: str, layer: str | None, near: Sequence[str]) -> Site:
-        kept: list[str] = []
+    def _site(self, name: str, layer: str | None, near: Mapping[str, bool]) -> Site:
+        kept: list[tuple[str, bool]] = []
         states = len(self.choices[layer]) if layer else 1
-        for other in dict.fromkeys(near):
-            classes = len({self.class_of(c, layer is None) for c in self.choices[other]})
+        for other, fine in sorted(near.items(), key=lambda item: not item[1]):
+            classes = len({self.class_of(c, fine) for c in self.choices[other]})
             if classes > 1 and states * classes <= _MOST_STATES:
-                kept.append(other)
+                kept.append((other, fine))
                 states *= classes
-        return Site(name, layer, tuple(kept))
+        return Site(name, layer, tuple(n for n, _ in kept), tuple(f for _, f in kept))
 
     def states(self, site: Site) -> Iterator[State]:
         """Every state that a site can be in."""
         own = [self.choices[site.layer]] if site.layer else []
-        near = [tuple(dict.fromkeys(self.class_of(c, site.fine) for c in self.choices[n])) for n in site.near]
+        near = [
+            tuple(dict.fromkeys(self.class_of(c, fine) for c in self.choices[n]))
+            for n, fine in zip(site.near, site.fine, strict=True)
+        ]
         return itertools.product(*own, *near)
 
     def _explore(self, progress: Progress | None) -> None:
@@ -448,8 +450,8 @@ class Space:
     def _narrowed(self, allowed: Mapping[str, list[str]], site: Site, state: State) -> dict[str, list[str]]:
         out: dict[str, list[str]] = {}
         own, classes = (state[:1], state[1:]) if site.layer else ((), state)
-        for name, wanted in zip(site.near, classes, strict=True):
-            out[name] = [c for c in allowed[name] if self.class_of(c, site.fine) == wanted]
+        for name, fine, wanted in zip(site.near, site.fine, classes, strict=True):
+            out[name] = [c for c in allowed[name] if self.class_of(c, fine) == wanted]
         if site.layer:
             out[site.layer] = [c for c in out.get(site.layer, allowed[site.layer]) if c == own[0]]
         return out
@@ -477,12 +479,12 @@ class Space:
         """The site of an operation."""
         if op["name"] in self._macs_of:
             return str(op["name"])
-        name = str(plan.activations[op["outputs"][0]]["name"])
         if op["name"] in self._named:
             return f"tensor {self._named[op['name']].name}"
+        name = str(plan.activations[op["outputs"][0]]["name"])
         while name:
             for candidate in (name, re.sub(r"_\d+$", "", name)):
-                if candidate in self._macs_of:
+                if candidate in self._macs_of and op["op"] == "binary":  # a residual's addition
                     return candidate
                 if candidate in self._named:
                     return f"tensor {self._named[candidate].name}"
