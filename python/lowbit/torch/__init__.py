@@ -27,6 +27,7 @@ from lowbit.torch.compression import (
     unshared,
 )
 from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
+from lowbit.torch.distributed import all_reduce_statistics
 from lowbit.torch.estimators import (
     ap2,
     approx_sign,
@@ -101,6 +102,7 @@ __all__ = [
     "XnorBlock",
     "XnorConv2d",
     "XnorLinear",
+    "all_reduce_statistics",
     "ap2",
     "approx_sign",
     "balanced",

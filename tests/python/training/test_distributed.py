@@ -1,4 +1,4 @@
-"""Binary training under DistributedDataParallel: two gloo processes keep the same weights, those of one process."""
+"""Training under DistributedDataParallel: two gloo processes keep the same weights and statistics."""
 
 import os
 import socket
@@ -16,36 +16,68 @@ from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 import lowbit.torch as lt  # noqa: E402
 
 
-def train(rank: int, world: int, stochastic: bool) -> dict[str, torch.Tensor]:
-    """Three steps on this rank's share of the same batches. SGD in float64: Adam turns rounding into whole steps."""
-    torch.manual_seed(0)
-    net = nn.Sequential(
+def binary(stochastic: bool = False) -> nn.Module:
+    return nn.Sequential(
         lt.BinaryConnectLinear(6, 8, stochastic=stochastic),
         lt.XnorLinear(8, 8, scale="lab", input_scale=True),
         lt.XnorLinear(8, 8, scale="libra"),
         nn.Hardtanh(),
         lt.BinaryLinear(8, 2),
     ).double()
+
+
+def qat() -> nn.Module:
+    return lt.prepare_qat(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)), decay=0.5)
+
+
+def qat_normalised() -> nn.Module:
+    parts = (nn.Conv2d(1, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
+    return lt.prepare_qat(nn.Sequential(nn.Unflatten(1, (1, 1, 6)), *parts), decay=0.5)
+
+
+def lq() -> nn.Module:
+    return nn.Sequential(lt.LQLinear(6, 8, w_bits=2, a_bits=2), nn.ReLU(), lt.LQLinear(8, 2, w_bits=2, a_bits=2))
+
+
+# what -> (net, whether two processes have what one has)
+KINDS = {
+    "binary": (binary, True),
+    "stochastic": (lambda: binary(True), False),
+    "qat": (qat, False),  # within a step each process rounds with its own share's ranges
+    "qat_normalised": (qat_normalised, False),  # each process normalises by its own share, as torch's layer does
+    "lq": (lq, False),  # bases are fitted to each share, then averaged
+}
+
+
+def train(rank: int, world: int, kind: str) -> dict[str, torch.Tensor]:
+    """Three steps on this rank's share of the same batches. SGD: Adam turns rounding into whole steps."""
+    torch.manual_seed(0)
+    net = KINDS[kind][0]()
     model: nn.Module = DistributedDataParallel(net) if world > 1 else net
-    optimizer = (torch.optim.Adam if stochastic else torch.optim.SGD)(model.parameters(), lr=0.01)
-    lt.binary_steps(optimizer, model)
-    x, y = torch.randn(3, 8, 6, dtype=torch.float64), torch.randint(0, 2, (3, 8))
+    optimizer = (torch.optim.Adam if kind == "stochastic" else torch.optim.SGD)(model.parameters(), lr=0.01)
+    if "binary" in kind or kind == "stochastic":
+        lt.binary_steps(optimizer, model)
+    dtype = next(net.parameters()).dtype
+    x, y = torch.randn(3, 8, 6, dtype=dtype), torch.randint(0, 2, (3, 8))
     torch.manual_seed(100 + rank)  # the draws may differ between the processes; the weights may not
     for step in range(3):
         optimizer.zero_grad()
         share = slice(rank * 8 // world, (rank + 1) * 8 // world)
         lt.squared_hinge(model(x[step, share]), y[step, share]).backward()
         optimizer.step()
+        lt.all_reduce_statistics(net)
     return net.state_dict()
 
 
-def test_two_processes_keep_the_same_weights(tmp_path):
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
+            [sys.executable, __file__, str(folder)],
             env=os.environ | address | {"WORLD_SIZE": "2", "RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
@@ -55,17 +87,37 @@ def test_two_processes_keep_the_same_weights(tmp_path):
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-    for stochastic in (False, True):
-        first, second = (torch.load(tmp_path / f"{rank}-{stochastic}.pt", weights_only=True) for rank in range(2))
-        assert len(first) == 8 and all(torch.equal(first[name], second[name]) for name in first)
-        if not stochastic:
-            for name, expected in train(0, 1, False).items():
-                torch.testing.assert_close(first[name], expected)
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_keep_the_same_weights_and_statistics(two_processes, kind):
+    first, second = (torch.load(two_processes / f"{rank}-{kind}.pt", weights_only=True) for rank in range(2))
+    assert first.keys() == second.keys() and len(first) >= 8
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    if KINDS[kind][1]:
+        for name, expected in train(0, 1, kind).items():
+            torch.testing.assert_close(first[name], expected)
+
+
+def test_ranges_are_those_of_the_whole_batch(two_processes):
+    state = torch.load(two_processes / "0-qat.pt", weights_only=True)
+    torch.manual_seed(0)
+    qat()
+    x = torch.randn(3, 8, 6)
+    low = high = torch.zeros(())
+    for batch in x:
+        low, high = low.lerp(batch.min(), 0.5), high.lerp(batch.max(), 0.5)
+    (name,) = [n.removesuffix(".low") for n in state if n.endswith(".low") and n.startswith("input")]
+    torch.testing.assert_close(state[f"{name}.low"], low)
+    torch.testing.assert_close(state[f"{name}.high"], high)
+    assert x[0, :4].min() != x[0].min() or x[0, :4].max() != x[0].max()  # one share alone has another range
 
 
 if __name__ == "__main__":
     torch.distributed.init_process_group("gloo")
     number = torch.distributed.get_rank()
-    for drawn in (False, True):
-        torch.save(train(number, 2, drawn), Path(sys.argv[1]) / f"{number}-{drawn}.pt")
+    for each in KINDS:
+        torch.save(train(number, 2, each), Path(sys.argv[1]) / f"{number}-{each}.pt")
     torch.distributed.destroy_process_group()
