@@ -1,5 +1,8 @@
 """Recipe int:W/A: weights and activations in 2 to 8 bits, through the 8-bit kernels."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -331,3 +334,26 @@ def test_a_scale_is_for_dense_codebooks():
     net_.plan["ops"][0]["params"]["scale"] = "scale"
     with pytest.raises(lowbit.FormatError, match=r"gemm_codebook_0.*'scale' is for dense weights only"):
         _core.Model.from_bytes(net_.bytes())
+
+
+def test_codes_that_a_file_brings_are_packed_where_they_fit():
+    """QDQ as a network trained in few bits writes it: int8 codes that use 3 bits, and ones that use 8."""
+    file, x = residual_net(), rng.normal(size=(2, 3, 10, 10)).astype(np.float32)
+    model = lowbit.convert(file, "int:3/8", min_max(file, {"x": x}), {"fc": "int8"})
+    again = lowbit.convert(model.export_onnx())
+    assert [op.get("attrs", {}).get("bits", 8) for op in macs(again.plan)] == [3, 3, 8]
+    for a, b in zip(macs(model.plan), macs(again.plan), strict=True):
+        np.testing.assert_array_equal(weight_codes(again.plan, b), weight_codes(model.plan, a))
+    np.testing.assert_allclose(again.run(x), model.run(x), rtol=1e-3, atol=2e-2)
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "int8.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    scope = {}
+    exec(code, scope)
+    assert 0.5 < (tmp_path / "fashion.lowbit").stat().st_size / len(scope["eight"].to_bytes()) < 0.65
+    x = next(scope["sample"].batches(100))
+    agreement = (scope["four"].run(x).argmax(1) == scope["eight"].run(x).argmax(1)).mean()
+    assert agreement > 0.9

@@ -117,7 +117,10 @@ def convert(
     net: OnnxFile,
     output: Output,
     recipe: Annotated[
-        str, typer.Option(help="int8, int8-tensor, int8-affine, int8-dynamic, codebook:B, xnor, xnor-int8 or float32.")
+        str,
+        typer.Option(
+            help="int8, int8-tensor, int8-affine, int8-dynamic, int:W/A, codebook:B, xnor, xnor-int8 or float32."
+        ),
     ] = "int8",
     calib: Annotated[
         str | None, typer.Option(help="A table (.json, TensorRT .cache), or data to calibrate with.")

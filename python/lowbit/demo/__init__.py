@@ -133,6 +133,7 @@ def _networks(net: str, ranges: Any, images: Preprocessing) -> list[tuple[str, s
     """(what it is called, its file's name, how it is made)."""
     return [
         ("int8", "int8", lambda: lowbit.convert(net, recipe="int8", calibration=ranges, preprocessing=images)),
+        ("int:4/4", "int44", lambda: lowbit.convert(net, "int:4/4", ranges, {FRAGILE: "int8"}, preprocessing=images)),
         (
             "4-bit codebook",
             "codebook",

@@ -21,8 +21,19 @@ def is_packed(op: dict[str, Any]) -> bool:
     return op["op"] in ("conv2d", "gemm") and "bits" in op.get("attrs", {})
 
 
+def least_bits(codes: NDArray[np.int8]) -> int:
+    """Bits that hold all codes, 2 to 8: what a network trained in few bits brings as int8.
+
+    Example:
+        >>> least_bits(np.int8([-4, 3])), least_bits(np.int8([-4, 4]))
+        (3, 4)
+    """
+    lowest, highest = int(codes.min(initial=0)), int(codes.max(initial=0))
+    return max(highest.bit_length(), (-lowest - 1).bit_length() if lowest else 0, 1) + 1
+
+
 def pack_weights(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
-    """Symmetric codes of ``bits`` bits as the file holds them: code + 2^(bits - 1), dense, lowest bit first.
+    """Signed codes of ``bits`` bits as the file holds them: code + 2^(bits - 1), dense, lowest bit first.
 
     Example:
         >>> pack_weights(np.int8([[1, -1], [0, 1]]), 2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lowbit.graph import pointwise_math
 from lowbit.graph.codebook import write_codebook
-from lowbit.graph.few_bits import pack_weights
+from lowbit.graph.few_bits import least_bits, pack_weights
 from lowbit.graph.lower_bits import BitLayers
 from lowbit.graph.lower_planes import PlaneLayers
 from lowbit.graph.net import BATCH, NHWC, Array, Layer, Net, Shape, Tensor
@@ -302,9 +302,10 @@ class Lowering:
             params["float_bias"] = bias.astype(np.float32)
         elif bias is not None and input_params is not None:
             params["bias"] = quantize_bias(bias, input_params.scale, params["weight_scale"])
-        if given is None and recipe.bits < 8:
-            attrs |= {"bits": recipe.bits} | ({"kernel": list(weight.shape[1:3])} if layer.op == "conv2d" else {})
-            params["weight"] = pack_weights(params["weight"], recipe.bits)
+        bits = recipe.bits if given is None else least_bits(params["weight"])
+        if bits < 8 and "weight_zero_point" not in attrs:
+            attrs |= {"bits": bits} | ({"kernel": list(weight.shape[1:3])} if layer.op == "conv2d" else {})
+            params["weight"] = pack_weights(params["weight"], bits)
         inputs = [source]
         if len(layer.inputs) > 1:
             inputs.append(self.as_codes(layer.inputs[1]) if to_codes else self.as_float(layer.inputs[1]))
