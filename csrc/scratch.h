@@ -33,6 +33,12 @@ enum class ScratchSlot {
   bit_dots,
   huffman_bytes,
   huffman_lists,
+  stochastic_sums,
+  gradient_a,
+  gradient_b,
+  gradient_rows,
+  gradient_sums,
+  gradient_codes,
   count,
 };
 

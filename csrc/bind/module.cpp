@@ -16,7 +16,9 @@ PYBIND11_MODULE(_core, m) {
   lowbit::bind_pointwise(m);
   lowbit::bind_requantize(m);
   lowbit::bind_sparse(m);
+  lowbit::bind_stochastic(m);
   lowbit::bind_gemm_i8(m);
+  lowbit::bind_gradient_i8(m);
   lowbit::bind_huffman(m);
   lowbit::bind_probe(m);
   lowbit::bind_model(m);

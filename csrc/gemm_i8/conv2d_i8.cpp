@@ -150,7 +150,7 @@ struct Call {
 
 }  // namespace
 
-PackedConvI8 pack_conv_i8(const void* w, DType dtype, const Conv2dShape& shape) {
+PackedConvI8 pack_conv_i8(const void* w, DType dtype, const Conv2dShape& shape, int threads) {
   constexpr const char* kName = "pack_conv_i8";
   check_conv2d_weights(kName, shape);
   if (dtype != DType::s8 && dtype != DType::u8)
@@ -171,8 +171,7 @@ PackedConvI8 pack_conv_i8(const void* w, DType dtype, const Conv2dShape& shape) 
   } else {
     const int64_t runs = rows_are_runs(shape) ? shape.kh : taps, run_bytes = taps * depth / runs;
     data->panels = make_panels(dtype, shape.groups, n, runs, run_bytes);
-    fill_panels(data->panels, w,
-                [=](int64_t g, int64_t t, int64_t p, int64_t j) { return ((g * n + j) * runs + t) * run_bytes + p; });
+    fill_panels_from_rows(data->panels, static_cast<const uint8_t*>(w), resolve_threads(threads));
   }
   PackedConvI8 packed;
   packed.data = std::move(data);

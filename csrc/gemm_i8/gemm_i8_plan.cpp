@@ -91,6 +91,33 @@ Panels make_panels(DType dtype, int64_t groups, int64_t n, int64_t runs, int64_t
   return panels;
 }
 
+void fill_panels_from_rows(Panels& panels, const uint8_t* b, int threads) {
+  const int64_t row_bytes = panels.runs * panels.run_bytes, panel_bytes = panels.runs * panels.run_pad * kPanel;
+  const uint32_t flip = panels.dtype == DType::u8 ? 0x80808080u : 0;
+  const int64_t columns = panels.groups * panels.padded_n();
+  parallel_for(threads, columns, kPanel, [&](int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; ++at) {
+      const int64_t g = at / panels.padded_n(), j = at % panels.padded_n();
+      if (j >= panels.n) continue;
+      const uint8_t* row = b + (g * panels.n + j) * row_bytes;
+      int8_t* column = panels.data.get() + g * panels.group_bytes() + j / kPanel * panel_bytes + j % kPanel * 4;
+      int32_t sum = 0;
+      for (int64_t p = 0; p < row_bytes; ++p) sum += as_s8(row[p], panels.dtype);
+      panels.column_sums[static_cast<size_t>(at)] = sum;
+      for (int64_t t = 0; t < panels.runs; ++t, row += panels.run_bytes, column += panels.run_pad * kPanel) {
+        int64_t p = 0;
+        for (; p + 4 <= panels.run_bytes; p += 4) {
+          uint32_t four;
+          std::memcpy(&four, row + p, 4);
+          four ^= flip;
+          std::memcpy(column + p * kPanel, &four, 4);
+        }
+        for (; p < panels.run_bytes; ++p) column[p / 4 * 4 * kPanel + p % 4] = as_s8(row[p], panels.dtype);
+      }
+    }
+  });
+}
+
 ZeroPoints check_operands(const char* function, DType a_dtype, int32_t a_zero_point, DType b_dtype,
                           int32_t b_zero_point, int64_t k) {
   const int64_t a = reach(function, "a", a_dtype, a_zero_point), b = reach(function, "b", b_dtype, b_zero_point);

@@ -68,6 +68,9 @@ void fill_panels(Panels& panels, const void* b, At&& at) {
   }
 }
 
+// The same where column (g, j) is a row of b, all its runs one after the other.
+void fill_panels_from_rows(Panels& panels, const uint8_t* b, int threads);
+
 // The zero points of one call, as the kernels see them: A as uint8, B as int8.
 struct ZeroPoints {
   int32_t a = 0, b = 0;

@@ -30,6 +30,14 @@ from lowbit.compare import compare
 from lowbit.compression import compress
 from lowbit.data import Dataset
 from lowbit.entropy_coding import HuffmanStream, huffman_decode, huffman_encode
+from lowbit.gradients import (
+    PackedGradientI8,
+    clip_deviations,
+    input_gradient_i8,
+    pack_gradient_i8,
+    quantize_stochastic,
+    weight_gradient_i8,
+)
 from lowbit.graph.convert import convert
 from lowbit.graph.net import UnsupportedError
 from lowbit.model import Model, load
@@ -67,6 +75,7 @@ __all__ = [
     "PackedBits",
     "PackedCodebook",
     "PackedConvCodebook",
+    "PackedGradientI8",
     "PackedIndices",
     "PackedSparse",
     "PercentileObserver",
@@ -81,6 +90,7 @@ __all__ = [
     "bitserial_conv2d",
     "bitserial_gemm",
     "calibrate",
+    "clip_deviations",
     "codebook_conv2d",
     "codebook_decode",
     "codebook_gemm",
@@ -98,6 +108,7 @@ __all__ = [
     "get_include",
     "huffman_decode",
     "huffman_encode",
+    "input_gradient_i8",
     "isas",
     "kmeans1d",
     "load",
@@ -110,17 +121,20 @@ __all__ = [
     "pack_conv_f32",
     "pack_depthwise_i8",
     "pack_f32",
+    "pack_gradient_i8",
     "pack_i8",
     "pack_indices",
     "pack_sparse",
     "quantize",
     "quantize_codebook",
+    "quantize_stochastic",
     "requantize",
     "set_num_threads",
     "sparse_gemm",
     "symmetric_qparams",
     "unpack_bits",
     "unpack_indices",
+    "weight_gradient_i8",
     "xnor_conv2d",
     "xnor_gemm",
 ]

@@ -577,3 +577,48 @@ def sparse_gemm(
     isa: str | None,
     threads: int | None,
 ) -> npt.NDArray[np.float32]: ...
+
+# stochastic
+def quantize_stochastic(
+    x: _Array, scale: float, seed: int, stream: int, out: _Array | None, isa: str | None, threads: int | None
+) -> tuple[npt.NDArray[np.uint8], float, float]: ...
+def clip_deviations(
+    x: _Array, scales: _Array, isa: str | None, threads: int | None
+) -> npt.NDArray[np.float64]: ...
+
+# gradient_i8
+class PackedGradientI8:
+    @property
+    def nbytes(self) -> int: ...
+
+def pack_gradient_i8(
+    w: _Array,
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    isa: str | None,
+    threads: int | None,
+) -> PackedGradientI8: ...
+def input_gradient_i8(
+    g: _Array,
+    w: PackedGradientI8,
+    size: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    scale: float,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.float32]: ...
+def weight_gradient_i8(
+    x: _Array,
+    g: _Array,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    scale: float,
+    out: _Array | None,
+    isa: str | None,
+    threads: int | None,
+) -> npt.NDArray[np.float32]: ...

@@ -66,7 +66,7 @@ class LOWBIT_API PackedConvI8 {
 
 // w (oc, kh, kw, c / groups), dense. Takes c, oc, kh, kw, groups, stride and dilation from shape; not batch, h, w,
 // padding.
-LOWBIT_API PackedConvI8 pack_conv_i8(const void* w, DType dtype, const Conv2dShape& shape);
+LOWBIT_API PackedConvI8 pack_conv_i8(const void* w, DType dtype, const Conv2dShape& shape, int threads = 1);
 
 // x: pixel (b, y, x) starts at x + ((b * h + y) * w + x) * ldx, ldx >= c elements. y: pixel (b, oy, ox) starts at
 // ((b * out_h + oy) * out_w + ox) * ldy, ldy >= oc, in elements of epilogue.out_dtype. So either may be a channel slice

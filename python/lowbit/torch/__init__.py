@@ -43,6 +43,7 @@ from lowbit.torch.estimators import (
 from lowbit.torch.fake_quantize import FakeQuantize
 from lowbit.torch.folding import QatConv2d, QatLayer, QatLinear, freeze_batch_norm
 from lowbit.torch.haq import HaqLayer, HaqResult, HaqSettings, HaqSpace, haq_search
+from lowbit.torch.int8_train import Int8TrainConv2d, Int8TrainLinear, gradient_deviations
 from lowbit.torch.layers import BinaryWeight, glorot_scale
 from lowbit.torch.losses import distribution_loss, squared_hinge
 from lowbit.torch.lq import LQActivation, LQConv2d, LQLinear, LQWeight
@@ -85,6 +86,8 @@ __all__ = [
     "HaqResult",
     "HaqSettings",
     "HaqSpace",
+    "Int8TrainConv2d",
+    "Int8TrainLinear",
     "LQActivation",
     "LQConv2d",
     "LQLinear",
@@ -116,6 +119,7 @@ __all__ = [
     "error_decay_sign",
     "freeze_batch_norm",
     "glorot_scale",
+    "gradient_deviations",
     "haq_search",
     "hard_sigmoid",
     "hard_sign",

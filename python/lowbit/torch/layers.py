@@ -123,7 +123,7 @@ class BinaryWeightConv2d(BinaryWeight, nn.Conv2d):
         if pad_value not in (-1, 0, 1):
             raise ValueError(f"{type(self).__name__}: pad_value {pad_value} is not -1, 0 or +1")
         if isinstance(padding, str):
-            padding = _named_padding(type(self).__name__, padding, kernel_size, stride, dilation)
+            padding = named_padding(type(self).__name__, padding, kernel_size, stride, dilation)
         nn.Conv2d.__init__(
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, **factory
         )
@@ -173,7 +173,7 @@ class BinaryWeightConv2d(BinaryWeight, nn.Conv2d):
         return f"{nn.Conv2d.extra_repr(self)}, pad_value={self.pad_value}"
 
 
-def _named_padding(
+def named_padding(
     name: str,
     padding: str,
     kernel_size: int | tuple[int, int],

@@ -9,6 +9,7 @@ from torch import nn
 from lowbit.torch.binary import BinaryConv2d, BinaryLinear
 from lowbit.torch.compression import CodebookConv2d, CodebookLinear
 from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
+from lowbit.torch.int8_train import Int8Train, Int8TrainConv2d, Int8TrainLinear
 from lowbit.torch.layers import BinaryWeightConv2d, BinaryWeightLinear
 from lowbit.torch.lq import LQConv2d, LQLinear
 from lowbit.torch.ternary import TernaryConv2d, TernaryLinear
@@ -16,7 +17,10 @@ from lowbit.torch.xnor import XnorConv2d, XnorLinear
 
 KINDS: dict[
     str,
-    tuple[type[BinaryWeightLinear | CodebookLinear | LQLinear], type[BinaryWeightConv2d | CodebookConv2d | LQConv2d]],
+    tuple[
+        type[BinaryWeightLinear | CodebookLinear | LQLinear | Int8TrainLinear],
+        type[BinaryWeightConv2d | CodebookConv2d | LQConv2d | Int8TrainConv2d],
+    ],
 ] = {
     "binary_connect": (BinaryConnectLinear, BinaryConnectConv2d),
     "binary": (BinaryLinear, BinaryConv2d),
@@ -24,6 +28,7 @@ KINDS: dict[
     "ternary": (TernaryLinear, TernaryConv2d),
     "codebook": (CodebookLinear, CodebookConv2d),
     "lq": (LQLinear, LQConv2d),
+    "int8_train": (Int8TrainLinear, Int8TrainConv2d),
 }
 
 Choice = str | None | Mapping[str, Any] | Callable[[nn.Module], nn.Module]
@@ -37,8 +42,9 @@ def swap(model: nn.Module, config: Mapping[str, Choice]) -> nn.Module:
         config: pattern -> choice, in order. A pattern is matched with ``re.fullmatch`` against the layers' names as
             ``named_modules`` gives them, or is ``op:Linear`` or ``op:Conv2d``; the first match wins; layers that
             nothing matches stay. A choice is one of ``binary_connect``, ``binary``, ``xnor``, ``ternary``,
-            ``codebook:B``, ``lq:W/A``; a dict ``{"layer": "xnor", "input_scale": True}`` with that layer's arguments;
-            a callable that takes the layer and returns its replacement; or ``float32`` or None, which keep it.
+            ``codebook:B``, ``lq:W/A``, ``int8_train``; a dict ``{"layer": "xnor", "input_scale": True}`` with that
+            layer's arguments; a callable that takes the layer and returns its replacement; or ``float32`` or None,
+            which keep it.
 
     Returns:
         The model; its replacement where the model itself is the one layer.
@@ -97,8 +103,12 @@ def _replacement(name: str, layer: nn.Module, choice: Choice) -> nn.Module:
     linear, convolution = KINDS[kind]
     try:
         if isinstance(layer, nn.Linear):
-            return linear.from_float(layer, **options)
-        assert isinstance(layer, nn.Conv2d)
-        return convolution.from_float(layer, **options)
+            made: nn.Module = linear.from_float(layer, **options)
+        else:
+            assert isinstance(layer, nn.Conv2d)
+            made = convolution.from_float(layer, **options)
+        if isinstance(made, Int8Train):
+            made.name = name  # for its errors
+        return made
     except (ValueError, TypeError) as error:
         raise type(error)(f"swap: {name}: {error}") from error
