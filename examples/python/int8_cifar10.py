@@ -22,9 +22,9 @@ from lowbit.torch import gradient_deviations, swap
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    training_arguments(parser, epochs=7, batch=128)
+    training_arguments(parser, epochs=5, batch=128)
     parser.add_argument("--precision", choices=["float32", "int8"], default="int8")
-    parser.add_argument("--rate", type=float, default=0.4, help="highest learning rate")
+    parser.add_argument("--rate", type=float, default=0.3, help="highest learning rate")
     parser.add_argument("--steps", type=int, help="stop after so many steps: a pilot")
     return parser.parse_args()
 

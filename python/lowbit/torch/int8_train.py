@@ -197,7 +197,7 @@ class _Convolution(torch.autograd.Function):
             dw = lowbit.weight_gradient_i8(
                 codes, g_codes, kernel, stride, padding, dilation, groups, scale=scale, threads=threads
             )
-            dw = _image(dw)
+            dw = _image(dw).reshape(layer.weight.shape)
         if ctx.needs_input_grad[2]:
             db = g.sum((0, 2, 3)) * rate
         return dx, dw, db, None
