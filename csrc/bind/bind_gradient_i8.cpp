@@ -64,8 +64,7 @@ py::array weight_gradient(const py::array& x, const py::array& g, const Pair& ke
                           const py::object& out, const std::optional<std::string>& isa, std::optional<int> threads) {
   constexpr const char* kName = "weight_gradient_i8";
   need_rank(kName, "g", g, 4);
-  const Conv2dShape s =
-      conv2d_shape(kName, x, g.shape(3), kernel[0], kernel[1], stride, padding, dilation, groups);
+  const Conv2dShape s = conv2d_shape(kName, x, g.shape(3), kernel[0], kernel[1], stride, padding, dilation, groups);
   const DType x_dtype = code_dtype(kName, "x", x), g_dtype = code_dtype(kName, "g", g);
   need_output(kName, g, s);
   const py::array x_pixels = dense(x), g_pixels = dense(g);

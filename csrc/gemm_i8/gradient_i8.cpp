@@ -40,8 +40,8 @@ uint8_t zero_code(const char* function, const char* operand, DType dtype) {
 
 void check_padding(const char* function, const char* side, int64_t padding, int64_t most) {
   if (padding > most) {
-    fail(function, std::string(side) + " padding " + std::to_string(padding) + " is more than dilation * (kernel - 1) = " +
-                       std::to_string(most));
+    fail(function, std::string(side) + " padding " + std::to_string(padding) +
+                       " is more than dilation * (kernel - 1) = " + std::to_string(most));
   }
 }
 
@@ -77,14 +77,14 @@ Conv2dShape gradient_shape(const char* function, const Conv2dShape& s) {
 
 // The weight gradient as a matrix product over positions.
 //
-// The padded input is dealt out to stride_h x stride_w planes, so that the pixels that one tap of the kernel meets are a
-// plane shifted by whole rows and columns. Numbering the places of a plane, image after image, row after row, a tap is
-// one distance: dw[o, tap, c] = sum over places p of g[p - distance(tap), o] * plane[p, c], where g lies at the places
-// (y, x) of its pixels, zeros between. Columns of padding are shared by neighbouring rows, rows by neighbouring images,
-// as far as both are wide enough. So one transposed copy of g serves all taps, each at its own distance.
+// The padded input is dealt out to stride_h x stride_w planes, so that the pixels that one tap of the kernel meets are
+// a plane shifted by whole rows and columns. Numbering the places of a plane, image after image, row after row, a tap
+// is one distance: dw[o, tap, c] = sum over places p of g[p - distance(tap), o] * plane[p, c], where g lies at the
+// places (y, x) of its pixels, zeros between. Columns of padding are shared by neighbouring rows, rows by neighbouring
+// images, as far as both are wide enough. So one transposed copy of g serves all taps, each at its own distance.
 struct Places {
   const Conv2dShape& s;
-  int64_t planes_h, planes_w;   // that some tap may use
+  int64_t planes_h, planes_w;     // that some tap may use
   int64_t height = 0, width = 0;  // of a plane, shared padding counted once
 
   explicit Places(const Conv2dShape& shape) : s(shape) {
@@ -128,8 +128,8 @@ struct Places {
     return least;
   }
 
-  // Pointers to what stands at places [begin, begin + 64) of a grid whose pixels are rows [y0, y1) and columns [x0, x1);
-  // at(image, y, x) gives a pixel's.
+  // Pointers to what stands at places [begin, begin + 64) of a grid whose pixels are rows [y0, y1) and columns [x0,
+  // x1); at(image, y, x) gives a pixel's.
   template <typename At>
   void pointers(int64_t begin, int64_t y0, int64_t y1, int64_t x0, int64_t x1, const uint8_t* zero,
                 const uint8_t** rows, At&& at) const {
@@ -174,10 +174,9 @@ struct Piece {
     const uint8_t* rows[kBlock];
     const int64_t blocks_g = (front + length) / kBlock;
     if (block < blocks_g) {
-      places.pointers(begin - front + block * kBlock, 0, s.out_h(), 0, s.out_w(), g_zero, rows,
-                      [&](int64_t image, int64_t y, int64_t x) {
-                        return g + ((image * s.out_h() + y) * s.out_w() + x) * s.oc;
-                      });
+      places.pointers(
+          begin - front + block * kBlock, 0, s.out_h(), 0, s.out_w(), g_zero, rows,
+          [&](int64_t image, int64_t y, int64_t x) { return g + ((image * s.out_h() + y) * s.out_w() + x) * s.oc; });
       pick(kTranspose, isa)(rows, kBlock, s.oc, g_flip, a + block * kBlock, lda);
       return;
     }
@@ -364,7 +363,8 @@ void weight_gradient_i8(const void* x, DType x_dtype, const void* g, DType g_dty
       for (int64_t k = first; k < last; ++k) {
         const int64_t tap = k % taps, i0 = k / taps % row_blocks * kRowBlock, p = k / taps / row_blocks;
         const int64_t group = p / panel_blocks, p0 = p % panel_blocks * wide;
-        piece.multiply(group, i0, std::min(rows, i0 + kRowBlock), p0, std::min(panels, p0 + wide), tap, sums, dw, q, fn);
+        piece.multiply(group, i0, std::min(rows, i0 + kRowBlock), p0, std::min(panels, p0 + wide), tap, sums, dw, q,
+                       fn);
       }
     });
   }

@@ -1,5 +1,5 @@
-// Byte interleaves within 128-bit lanes, each lane a block of 16 columns of its own rows: a 16 x 16 transposition is four
-// of them, groups of four rows two and a 4 x 4 transposition of lanes. vpdpbusd with ones makes the column sums.
+// Byte interleaves within 128-bit lanes, each lane a block of 16 columns of its own rows: a 16 x 16 transposition is
+// four of them, groups of four rows two and a 4 x 4 transposition of lanes. vpdpbusd with ones makes the column sums.
 #include "gemm_i8/gradient_i8_kernel.h"
 #include "target.h"
 

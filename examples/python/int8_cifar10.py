@@ -12,11 +12,11 @@ import json
 import time
 
 import torch
-from reproduction import Run, begin, training_arguments
-from resnet20 import augment, cifar10, cross_entropy, resnet20
 from torch import nn
 
 from lowbit.torch import gradient_deviations, swap
+from reproduction import Run, begin, training_arguments
+from resnet20 import augment, cifar10, cross_entropy, resnet20
 
 
 def options() -> argparse.Namespace:
@@ -61,9 +61,7 @@ def main() -> None:
         count += 1
 
     optimizer.register_step_post_hook(note)
-    run.train(
-        data.x, data.y, data.x_valid, data.y_valid, augment, cross_entropy, every="step", bfloat16=False
-    )
+    run.train(data.x, data.y, data.x_valid, data.y_valid, augment, cross_entropy, every="step", bfloat16=False)
     run.finish(f"ResNet-20 trained in {args.precision}", data.x_test, data.y_test, args.to / "results.jsonl")
 
 

@@ -582,9 +582,7 @@ def sparse_gemm(
 def quantize_stochastic(
     x: _Array, scale: float, seed: int, stream: int, out: _Array | None, isa: str | None, threads: int | None
 ) -> tuple[npt.NDArray[np.uint8], float, float]: ...
-def clip_deviations(
-    x: _Array, scales: _Array, isa: str | None, threads: int | None
-) -> npt.NDArray[np.float64]: ...
+def clip_deviations(x: _Array, scales: _Array, isa: str | None, threads: int | None) -> npt.NDArray[np.float64]: ...
 
 # gradient_i8
 class PackedGradientI8:

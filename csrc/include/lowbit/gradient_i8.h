@@ -5,10 +5,10 @@
 //   weight gradient   dw[o, ky, kx, c] = scale * sum g[b, y, x, o] x[b, y sh + ky dh - top, x sw + kx dw - left, c]
 //                                        over the output pixels (b, y, x); padding counts as 0
 //
-// `shape` is the forward convolution's. Codes are symmetric: int8, or uint8 around 128; w is int8. x, g, dx (NHWC), w and
-// dw (oc, kh, kw, c / groups) are dense. float(sum) * scale is one rounded binary32 product. A weight gradient over many
-// pixels is cut into pieces whose scaled sums are added in float32, in order; the cuts depend on the shape alone, so
-// results are the same on every level and thread count (weight_gradient_pixels says how long a piece is).
+// `shape` is the forward convolution's. Codes are symmetric: int8, or uint8 around 128; w is int8. x, g, dx (NHWC), w
+// and dw (oc, kh, kw, c / groups) are dense. float(sum) * scale is one rounded binary32 product. A weight gradient over
+// many pixels is cut into pieces whose scaled sums are added in float32, in order; the cuts depend on the shape alone,
+// so results are the same on every level and thread count (weight_gradient_pixels says how long a piece is).
 #pragma once
 
 #include <cstdint>

@@ -8,8 +8,8 @@
 //
 // The mean of q is c to within 2^-24. Element i's u is word / 2^8 / 2^24 of word i % 64 / 16 of Philox4x32-10 (Salmon,
 // Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") with key = seed and counter
-// (16 * (i / 64) + i % 16, stream), each a 64-bit number, low word first. So the same seed and stream give the same codes
-// on every level and thread count.
+// (16 * (i / 64) + i % 16, stream), each a 64-bit number, low word first. So the same seed and stream give the same
+// codes on every level and thread count.
 //
 // The sums below are taken in a fixed order too: float32 in each of 16 lanes (element i in lane i % 16) over 1024
 // elements, lanes then added as float64, then those of 65536 elements, then all.

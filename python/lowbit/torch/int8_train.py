@@ -62,7 +62,6 @@ class Int8Train(nn.Module):
     ALPHA, BETA = 20.0, 0.1
 
     weight: Tensor
-    bias: Tensor | None
     input_clip: Tensor
     gradient_clip: Tensor
     deviation: Tensor
@@ -180,7 +179,7 @@ class _Convolution(torch.autograd.Function):
         return _image(y)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         layer, codes = ctx.layer, ctx.codes
         stride, padding, dilation, groups = layer.geometry()
@@ -194,10 +193,10 @@ class _Convolution(torch.autograd.Function):
         rate = layer.lr_scale() if layer.lr_scaling else 1.0
         if ctx.needs_input_grad[1]:
             kernel, scale = ctx.w_codes.shape[1:3], g_scale * x_scale * rate
-            dw = lowbit.weight_gradient_i8(
+            sums = lowbit.weight_gradient_i8(
                 codes, g_codes, kernel, stride, padding, dilation, groups, scale=scale, threads=threads
             )
-            dw = _image(dw).reshape(layer.weight.shape)
+            dw = _image(sums).reshape(layer.weight.shape)
         if ctx.needs_input_grad[2]:
             db = g.sum((0, 2, 3)) * rate
         return dx, dw, db, None
@@ -259,7 +258,7 @@ class Int8TrainLinear(Int8Train, nn.Linear):
         if traced():
             return F.linear(x, self.weight, self.bias)
         rows = x.float().reshape(1, 1, -1, self.in_features).permute(0, 3, 1, 2)
-        y = _Convolution.apply(rows, self.weight, self.bias, self)
+        y: Tensor = _Convolution.apply(rows, self.weight, self.bias, self)
         return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
 
@@ -340,8 +339,9 @@ class Int8TrainConv2d(Int8Train, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_channels, h, w)`` to ``(n, out_channels, oh, ow)``, float32."""
         if traced():
-            return self._conv_forward(x, self.weight, self.bias)
-        return _Convolution.apply(x.float(), self.weight, self.bias, self)
+            return F.conv2d(x, self.weight, self.bias, *self.geometry())
+        y: Tensor = _Convolution.apply(x.float(), self.weight, self.bias, self)
+        return y
 
 
 def _drawn(seed: int | None) -> int:

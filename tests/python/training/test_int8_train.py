@@ -177,10 +177,10 @@ def test_bad_gradients_name_the_layer(bad, first):
 
 def test_bad_inputs_and_weights_name_the_layer():
     layer = lt.Int8TrainConv2d(3, 4, 3)
-    with pytest.raises(ValueError, match="Int8TrainConv2d: input: .*NaN"):
+    with pytest.raises(ValueError, match=r"Int8TrainConv2d: input: .*NaN"):
         layer(torch.full((1, 3, 4, 4), math.nan))
     layer.weight.data[0, 0, 0, 0] = math.inf
-    with pytest.raises(ValueError, match="Int8TrainConv2d: weight: .*infinite"):
+    with pytest.raises(ValueError, match=r"Int8TrainConv2d: weight: .*infinite"):
         layer(torch.ones(1, 3, 4, 4))
 
 
@@ -223,7 +223,9 @@ def test_seeds_reproduce_at_any_thread_count_and_resuming_goes_on_exactly(tmp_pa
     trained(half, optimizer, range(6))
     torch.save({"net": half.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
     torch.manual_seed(99)
-    resumed = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5))
+    resumed = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5)
+    )
     lt.swap(resumed, {"2": {"layer": "int8_train", "period": 4}, "5": "int8_train"})  # other seeds until loaded
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     resumed.load_state_dict(state["net"])
