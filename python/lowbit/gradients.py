@@ -86,9 +86,9 @@ def clip_deviations(
 
     Example:
         >>> import numpy as np, lowbit
-        >>> x = np.r_[np.ones(1000), 1000].astype(np.float32)  # one outlier
-        >>> [round(float(d), 3) for d in lowbit.clip_deviations(x, [1000, 100, 1])]
-        [0.0, 0.002, 0.031]
+        >>> x = np.r_[np.ones(1000), 100].astype(np.float32)  # one outlier
+        >>> [round(float(d), 3) for d in lowbit.clip_deviations(x, [400, 100, 50, 1])]
+        [0.047, 0.002, 0.056, 0.669]
     """
     scales = np.asarray(clips, np.float32) / np.float32(127)
     return _core.clip_deviations(view(x), scales, isa, threads)

@@ -225,7 +225,7 @@ class Int8TrainLinear(Int8Train, nn.Linear):
         >>> y = layer(x)
         >>> y.sum().backward()
         >>> [round(v, 2) for v in (y.item(), *x.grad[0].tolist(), *layer.weight.grad[0].tolist())]
-        [0.01, 0.5, -1.0, 2.0, 1.01]
+        [0.0, 0.5, -1.0, 2.0, 1.01]
     """
 
     def __init__(

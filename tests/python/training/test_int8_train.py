@@ -33,7 +33,7 @@ def expected(layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, g_clip: float, 
     pixels = np.ascontiguousarray(g.permute(0, 2, 3, 1).numpy())
     rounded, _, _ = lowbit.quantize_stochastic(pixels, g_clip / 127, seed=seed, stream=stream)
     gq = torch.from_numpy(rounded.astype(np.float64) - 128).permute(0, 3, 1, 2)
-    xq = codes(x, float(x.abs().max())).requires_grad_()
+    xq = codes(x, float(x.detach().abs().max())).requires_grad_()
     wq = codes(layer.weight, float(layer.weight.abs().max())).requires_grad_()
     y = F.conv2d(xq, wq, None, layer.stride, layer.padding, layer.dilation, layer.groups)
     dx, dw = torch.autograd.grad(y, (xq, wq), gq)
