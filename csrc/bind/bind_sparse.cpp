@@ -65,6 +65,12 @@ void bind_sparse(py::module_& m) {
       .def_property_readonly("entries", &PackedSparse::entries)
       .def_property_readonly("nbytes", &PackedSparse::bytes);
   m.def("pack_sparse", &pack, py::arg("gaps"), py::arg("codes"), py::arg("n"), py::arg("k"), py::arg("codebook"));
+  m.def(
+      "sparse_pays",
+      [](int64_t rows, int64_t n, int64_t k, int64_t entries) {
+        return sparse_pays(rows, n, k, entries, CodebookPer::tensor);
+      },
+      py::arg("m"), py::arg("n"), py::arg("k"), py::arg("entries"));
   m.def("sparse_gemm", &gemm, py::arg("x"), py::arg("w"), py::arg("bias"), py::arg("clamp"), py::arg("out"),
         py::arg("isa"), py::arg("threads"));
 }

@@ -17,6 +17,8 @@
 namespace lowbit {
 namespace {
 
+constexpr int64_t kMaxColumns = 1 << 16;  // uint16 holds one
+
 constexpr SparseVariant kScalar{sparse_row_scalar, sparse_panel_scalar};
 #if LOWBIT_X86
 constexpr SparseVariant kAvx2{sparse_row_avx2, sparse_panel_avx2};
@@ -68,10 +70,18 @@ int64_t PackedSparse::bytes() const noexcept {
   return static_cast<int64_t>(data->columns.size() * 3 + (data->channel.size() + data->counts.size()) * 4 + 1024);
 }
 
+bool sparse_pays(int64_t m, int64_t n, int64_t k, int64_t entries, CodebookPer per) {
+  if (per != CodebookPer::tensor || k > kMaxColumns) return false;
+  // Where `bench/sparse.py --crossover` found both to take the same time (AVX-512; 256 to 4096 channels differ little):
+  // m 1: 0.12 to 0.15, 4: 0.10 to 0.13, 8: 0.20, 12: 0.23, 16: 0.30 to 0.35, 64 and 256: 0.24 to 0.30. AVX2: later.
+  const double density = m < 8 ? 0.13 : m < 16 ? 0.2 : 0.25;
+  return static_cast<double>(entries) <= density * static_cast<double>(n) * static_cast<double>(k);
+}
+
 PackedSparse pack_sparse(const uint8_t* gaps, const uint8_t* codes, int64_t entries, int64_t n, int64_t k,
                          const Codebook<float>& codebook) {
   constexpr const char* kName = "pack_sparse";
-  constexpr int64_t kMaxColumns = 1 << 16, kMaxRows = int64_t{1} << 31;
+  constexpr int64_t kMaxRows = int64_t{1} << 31;
   if (n < 0 || k < 0 || n >= kMaxRows || k > kMaxColumns) {
     fail(kName, std::to_string(n) + " x " + std::to_string(k) + " weights; k may be up to 65536, n below 2^31");
   }

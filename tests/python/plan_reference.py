@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+import lowbit
+
 F = np.float32
 RANGE = {"int8": (-128, 127), "uint8": (0, 255)}
 
@@ -58,6 +60,28 @@ def scale_fixed(v, scale, rounding):
     if shift < -31:
         return np.zeros_like(v)
     return (v.astype(object) * m0 + (1 << (30 - shift)) >> (31 - shift)).astype(np.int64)
+
+
+def decoded(params, attrs, shape):
+    """Weights that are codes into a codebook."""
+
+    def symbols(role, width, huffman, count):
+        if attrs.get(huffman):
+            return lowbit.huffman_decode(params[role].tobytes()).reshape(-1)
+        bits = np.unpackbits(params[role], bitorder="little")[: count * width].reshape(count, width)
+        return bits @ (1 << np.arange(width))
+
+    size, book, gap_bits = int(np.prod(shape)), params["codebook"], attrs.get("gap_bits", 0)
+    count = attrs["entries"] if gap_bits else size
+    codes = symbols("weight", attrs["bits"], "huffman", count)
+    if gap_bits:
+        entries, codes = codes, np.zeros(size, np.int64)
+        codes[np.cumsum(symbols("gaps", gap_bits, "gaps_huffman", count).astype(np.int64) + 1) - 1] = entries
+    j, p = np.divmod(np.arange(size), size // shape[0])
+    scale = params.get("scale", np.ones(1))
+    if book.ndim == 1:
+        return book[codes].reshape(shape) * scale.reshape(-1, *[1] * (len(shape) - 1)).astype(book.dtype)
+    return book[p // attrs["group_size"] if "group_size" in attrs else j, codes].reshape(shape)
 
 
 class Reference:
@@ -240,6 +264,20 @@ class Reference:
     def op_gemm_f32(self, op, attrs, params, ins, out):
         y = self.values[ins[0]].astype(np.float64) @ params["weight"].T.astype(np.float64)
         return self.finish_f32(y, attrs, params, ins)
+
+    def op_conv2d_codebook(self, op, attrs, params, ins, out):
+        c, oc = (self.entry(i)["shape"][-1] for i in (ins[0], out))
+        shape = (oc, *attrs.get("kernel", [1, 1]), c // attrs.get("groups", 1))
+        return self.run_decoded(shape, self.op_conv2d, self.op_conv2d_f32, op, attrs, params, ins, out)
+
+    def op_gemm_codebook(self, op, attrs, params, ins, out):
+        shape = (self.entry(out)["shape"][-1], self.entry(ins[0])["shape"][-1])
+        return self.run_decoded(shape, self.op_gemm, self.op_gemm_f32, op, attrs, params, ins, out)
+
+    def run_decoded(self, shape, run_int8, run_float, op, attrs, params, ins, out):
+        run = run_int8 if params["codebook"].dtype == np.int8 else run_float
+        params = params | {"weight": decoded(params, attrs, shape)}
+        return run(op, {key: value for key, value in attrs.items() if key != "bits"}, params, ins, out)
 
     # Bits: int8 arrays of +-1 here ------------------------------------------------------------------------------------
 

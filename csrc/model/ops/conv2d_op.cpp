@@ -9,13 +9,13 @@ namespace {
 
 class Conv2d final : public Op {
  public:
-  explicit Conv2d(OpReader& reader)
-      : shape_(weight_window(reader)),
-        epilogue_(reader, shape_.oc, shape_.kh * shape_.kw * (shape_.c / shape_.groups)),
+  Conv2d(OpReader& reader, const Conv2dShape& shape, const ProductWeights& weights)
+      : shape_(shape),
+        epilogue_(reader, shape_.oc, shape_.kh * shape_.kw * (shape_.c / shape_.groups), weights),
         depthwise_(shape_.groups == shape_.c && shape_.c == shape_.oc && shape_.c > 1 &&
                    epilogue_.weight_zero_point == 0) {
+    const std::vector<int8_t>& w = weights.values;
     const int64_t taps = shape_.kh * shape_.kw;
-    const std::vector<int8_t> w = int8_weights(reader, shape_.oc * taps * (shape_.c / shape_.groups));
     if (!depthwise_) {
       conv_ = pack_conv_i8(w.data(), DType::s8, shape_);
       return;
@@ -47,21 +47,6 @@ class Conv2d final : public Op {
   int64_t scratch_bytes() const override { return epilogue_.scratch_bytes(); }
 
  private:
-  static Conv2dShape weight_window(OpReader& reader) {
-    reader.arity(1, 2);
-    if (weight_bits(reader) < 8) {
-      const std::vector<int64_t> kernel = reader.attrs().integers("kernel", 2, 1, 4096, 1);
-      return read_window(reader, kernel[0], kernel[1], true);
-    }
-    const FileTensor& w = reader.param("weight", {DType::s8, DType::u8});
-    if (w.shape.size() != 4)
-      reader.fail("param 'weight' (" + w.name + ") is " + shape_text(w.shape) + ", not 4-dimensional");
-    const Conv2dShape s = read_window(reader, w.shape[1], w.shape[2], true);
-    const int64_t expected[] = {s.oc, s.kh, s.kw, s.c / s.groups};
-    reader.need_shape("weight", w, expected);
-    return s;
-  }
-
   Conv2dShape shape_;
   ProductEpilogue epilogue_;
   bool depthwise_;
@@ -114,7 +99,26 @@ class Conv2dF32 final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> compile_conv2d(OpReader& reader) { return std::make_unique<Conv2d>(reader); }
+std::unique_ptr<Op> make_conv2d_i8(OpReader& reader, const Conv2dShape& shape, const ProductWeights& weights) {
+  return std::make_unique<Conv2d>(reader, shape, weights);
+}
+
+std::unique_ptr<Op> compile_conv2d(OpReader& reader) {
+  reader.arity(1, 2);
+  const auto count = [](const Conv2dShape& s) { return s.oc * s.kh * s.kw * (s.c / s.groups); };
+  if (weight_bits(reader) < 8) {
+    const std::vector<int64_t> kernel = reader.attrs().integers("kernel", 2, 1, 4096, 1);
+    const Conv2dShape s = read_window(reader, kernel[0], kernel[1], true);
+    return make_conv2d_i8(reader, s, int8_weights(reader, count(s)));
+  }
+  const FileTensor& w = reader.param("weight", {DType::s8, DType::u8});
+  if (w.shape.size() != 4)
+    reader.fail("param 'weight' (" + w.name + ") is " + shape_text(w.shape) + ", not 4-dimensional");
+  const Conv2dShape s = read_window(reader, w.shape[1], w.shape[2], true);
+  const int64_t expected[] = {s.oc, s.kh, s.kw, s.c / s.groups};
+  reader.need_shape("weight", w, expected);
+  return make_conv2d_i8(reader, s, int8_weights(reader, count(s)));
+}
 std::unique_ptr<Op> compile_conv2d_f32(OpReader& reader) { return std::make_unique<Conv2dF32>(reader); }
 
 }  // namespace lowbit

@@ -5,17 +5,7 @@
 namespace lowbit {
 namespace {
 
-// (-1, ..., k) x (n, k) -> (-1, ..., n). Returns k.
-int64_t check_shapes(OpReader& reader) {
-  const Activation& x = reader.input(0);
-  const Activation& y = reader.output();
-  if (x.dims.size() < 2) reader.fail("tensor '" + x.name + "' " + x.text() + " has no axis to multiply over");
-  std::vector<int64_t> expected = x.dims;
-  expected.back() = y.dims.back();
-  reader.need_dims(y, expected);
-  return x.dims.back();
-}
-
+// (-1, ..., k) x (n, k) -> (-1, ..., n).
 void check_weight(OpReader& reader, const FileTensor& weight) {
   const int64_t shape[] = {reader.output().row(), reader.input(0).row()};
   reader.need_shape("weight", weight, shape);
@@ -23,11 +13,10 @@ void check_weight(OpReader& reader, const FileTensor& weight) {
 
 class Gemm final : public Op {
  public:
-  explicit Gemm(OpReader& reader)
-      : rows_(checked_rows(reader)), epilogue_(reader, reader.output().row(), reader.input(0).row()) {
+  Gemm(OpReader& reader, const ProductWeights& weights)
+      : rows_(reader.input(0).rows()), epilogue_(reader, reader.output().row(), reader.input(0).row(), weights) {
     const int64_t k = reader.input(0).row(), n = reader.output().row();
-    const std::vector<int8_t> w = int8_weights(reader, n * k);
-    weights_ = pack_i8(w.data(), DType::s8, k, n, 1, k);
+    weights_ = pack_i8(weights.values.data(), DType::s8, k, n, 1, k);
   }
 
   void run(const Frame& f) const override {
@@ -41,13 +30,6 @@ class Gemm final : public Op {
   int64_t scratch_bytes() const override { return epilogue_.scratch_bytes(); }
 
  private:
-  static int64_t checked_rows(OpReader& reader) {
-    reader.arity(1, 2);
-    check_shapes(reader);
-    if (weight_bits(reader) == 8) check_weight(reader, reader.param("weight", {DType::s8, DType::u8}));
-    return reader.input(0).rows();
-  }
-
   int64_t rows_;  // per batch item
   ProductEpilogue epilogue_;
   PackedI8 weights_;
@@ -59,9 +41,9 @@ class GemmF32 final : public Op {
     reader.arity(1, 2);
     reader.need_real(reader.input(0));
     reader.need_real(reader.output());
-    const int64_t k = check_shapes(reader);
+    check_product_dims(reader);
     check_weight(reader, reader.param("weight", {DType::f32}));
-    const int64_t n = reader.output().row();
+    const int64_t n = reader.output().row(), k = reader.input(0).row();
     rows_ = reader.input(0).rows();
     weights_ = pack_f32(reader.float_values("weight").data(), k, n, 1, k);
     if (reader.has_param("bias")) bias_ = reader.floats("bias", n);
@@ -96,7 +78,16 @@ class GemmF32 final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> compile_gemm(OpReader& reader) { return std::make_unique<Gemm>(reader); }
+std::unique_ptr<Op> make_gemm_i8(OpReader& reader, const ProductWeights& weights) {
+  return std::make_unique<Gemm>(reader, weights);
+}
+
+std::unique_ptr<Op> compile_gemm(OpReader& reader) {
+  reader.arity(1, 2);
+  check_product_dims(reader);
+  if (weight_bits(reader) == 8) check_weight(reader, reader.param("weight", {DType::s8, DType::u8}));
+  return make_gemm_i8(reader, int8_weights(reader, reader.output().row() * reader.input(0).row()));
+}
 std::unique_ptr<Op> compile_gemm_f32(OpReader& reader) { return std::make_unique<GemmF32>(reader); }
 
 }  // namespace lowbit

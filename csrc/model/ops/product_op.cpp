@@ -14,21 +14,15 @@ Rounding rounding_of(OpReader& reader) {
 
 }  // namespace
 
-ProductEpilogue::ProductEpilogue(OpReader& reader, int64_t n, int64_t depth) {
+ProductEpilogue::ProductEpilogue(OpReader& reader, int64_t n, int64_t depth, const ProductWeights& weights)
+    : weight_zero_point(weights.zero_point) {
   const Activation& x = reader.input(0);
   const Activation& y = reader.output();
   if (x.content != Content::codes && x.content != Content::dynamic) reader.need_codes(x);
   dynamic_ = x.content == Content::dynamic;
   x_zero_point_ = x.held().zero_point;
 
-  const int bits = weight_bits(reader);
-  if (bits == 8) {
-    const bool is_unsigned = reader.param("weight", {DType::s8, DType::u8}).dtype == DType::u8;
-    weight_zero_point = static_cast<int32_t>(reader.attrs().integer("weight_zero_point", is_unsigned ? 0 : -128,
-                                                                    is_unsigned ? 255 : 127, 0)) -
-                        (is_unsigned ? 128 : 0);
-  }
-  check_sum(reader, depth, bits);
+  check_sum(reader, depth, weights.bits);
 
   fixed_.rounding = rounding_of(reader);
   if (y.content == Content::codes) {
@@ -105,24 +99,37 @@ Epilogue ProductEpilogue::at(const Frame& frame, const std::vector<int>& inputs)
   return e;
 }
 
+void check_product_dims(OpReader& reader) {
+  const Activation& x = reader.input(0);
+  const Activation& y = reader.output();
+  if (x.dims.size() < 2) reader.fail("tensor '" + x.name + "' " + x.text() + " has no axis to multiply over");
+  std::vector<int64_t> expected = x.dims;
+  expected.back() = y.dims.back();
+  reader.need_dims(y, expected);
+}
+
 int weight_bits(OpReader& reader) {
   return reader.attrs().has("bits") ? static_cast<int>(reader.attrs().integer("bits", 2, 7)) : 8;
 }
 
-std::vector<int8_t> int8_weights(OpReader& reader, int64_t count) {
+ProductWeights int8_weights(OpReader& reader, int64_t count) {
   if (const int bits = weight_bits(reader); bits < 8) {
     const std::vector<uint8_t> codes = reader.packed("weight", count, bits);
-    std::vector<int8_t> out(codes.size());
+    ProductWeights out{std::vector<int8_t>(codes.size()), bits, 0};
     const int half = 1 << (bits - 1);
-    std::transform(codes.begin(), codes.end(), out.begin(),
+    std::transform(codes.begin(), codes.end(), out.values.begin(),
                    [half](uint8_t c) { return static_cast<int8_t>(c - half); });
     return out;
   }
   const FileTensor& weight = reader.param("weight", {DType::s8, DType::u8});
-  const uint8_t flip = weight.dtype == DType::u8 ? 0x80 : 0;
-  std::vector<int8_t> out(weight.bytes.size());
-  std::transform(weight.bytes.begin(), weight.bytes.end(), out.begin(),
+  const bool is_unsigned = weight.dtype == DType::u8;
+  const uint8_t flip = is_unsigned ? 0x80 : 0;
+  ProductWeights out{std::vector<int8_t>(weight.bytes.size())};
+  std::transform(weight.bytes.begin(), weight.bytes.end(), out.values.begin(),
                  [flip](std::byte b) { return static_cast<int8_t>(static_cast<uint8_t>(b) ^ flip); });
+  out.zero_point = static_cast<int32_t>(reader.attrs().integer("weight_zero_point", is_unsigned ? 0 : -128,
+                                                               is_unsigned ? 255 : 127, 0)) -
+                   (is_unsigned ? 128 : 0);
   return out;
 }
 

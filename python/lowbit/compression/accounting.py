@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lowbit.graph.plan import Plan
 
 
+_BOOKS = ("codebook", "scale", "weight_scale")  # params that count as codebook
+
+
 @dataclass(frozen=True)
 class LayerSize:
     """One layer's bytes in the file. Code tables and stream headers count with the stream they belong to.
@@ -28,7 +31,7 @@ class LayerSize:
         fillers: entries that only bridge a gap.
         bits: of a code before Huffman; 32 in float.
         index_bits: of a gap before Huffman; 0 where dense.
-        codebook: bytes.
+        codebook: bytes, those of its scales too.
         codes: bytes; of the floats in a float layer.
         gaps: bytes.
         bias: bytes.
@@ -126,7 +129,7 @@ def layer_sizes(plan: Plan) -> list[LayerSize]:
                     fillers=coded.fillers,
                     bits=coded.bits,
                     index_bits=coded.gap_bits,
-                    codebook=int(params["codebook"].nbytes),
+                    codebook=sum(int(params[role].nbytes) for role in _BOOKS if role in params),
                     codes=int(params["weight"].nbytes),
                     gaps=int(params["gaps"].nbytes) if "gaps" in params else 0,
                     bias=bias,

@@ -15,7 +15,6 @@ from lowbit._core import FormatError
 from lowbit.atomic import write_aside
 from lowbit.compression.coded import CodedWeights, code_weights, decode_stream
 from lowbit.compression.pruning import magnitude_mask
-from lowbit.compression.sharing import share_weights
 
 Array = NDArray[Any]
 _DTYPES = {
@@ -27,7 +26,13 @@ _KEY = "lowbit.compressed"
 
 
 def compress_tensors(
-    tensors: Mapping[str, Array], bits: int = 8, sparsity: float = 0.0, *, huffman: bool = True, init: str = "linear"
+    tensors: Mapping[str, Array],
+    bits: int = 8,
+    sparsity: float = 0.0,
+    *,
+    huffman: bool = True,
+    init: str = "linear",
+    per: str = "tensor",
 ) -> dict[str, CodedWeights | Array]:
     """Prune and share every float32 tensor of two or more axes; others stay as they are.
 
@@ -37,6 +42,7 @@ def compress_tensors(
         sparsity: share of each tensor's weights to drop, 0 <= s < 1.
         huffman: whether the form is chosen by Huffman-coded bytes.
         init: of k-means.
+        per: what has a codebook of its own, see ``share_weights``; columns are those of (first axis, the others).
 
     Raises:
         ValueError: a sparsity or bits out of range, weights that are not finite; names the tensor.
@@ -55,10 +61,8 @@ def compress_tensors(
             out[name] = w
             continue
         if sparsity:
-            mask = magnitude_mask(w, density=1 - sparsity, layer=name)
-            codebook, codes = share_weights(w, bits, mask=mask, init=init, layer=name)
-            w = codebook[codes]
-        out[name] = code_weights(w, bits, init=init, huffman=huffman, layer=name)
+            w = w * magnitude_mask(w, density=1 - sparsity, layer=name)
+        out[name] = code_weights(w, bits, init=init, per=per, huffman=huffman, layer=name)
     return out
 
 
@@ -86,6 +90,7 @@ def save_compressed(
             "shape": list(value.shape),
             "bits": value.bits,
             "gap_bits": value.gap_bits,
+            "group_size": value.group_size,
             "entries": int(value.codes.size),
             "huffman": {role: stream.huffman for role, stream in streams.items()},
         }
@@ -127,6 +132,7 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, CodedWeights | Ar
                 streams.get("gaps"),
                 gap_bits,
                 name,
+                int(entry.get("group_size", 0)),
             )
             coded.indices()
             out[name] = coded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from lowbit._core import FormatError
 from lowbit.codebook import PackedIndices, pack_indices, unpack_indices
 from lowbit.compression.pruning import Mask
 from lowbit.compression.relative import relative_decode, relative_encode
-from lowbit.compression.sharing import share_weights
+from lowbit.compression.sharing import codebook_row, codebook_rows, share_weights
 from lowbit.entropy_coding import huffman_decode, huffman_encode
 
 Codes = NDArray[np.uint8]
@@ -54,16 +54,18 @@ def code_stream(symbols: Codes, bits: int, huffman: bool) -> Stream:
 
 @dataclass(frozen=True, eq=False)
 class CodedWeights:
-    """Weights of one layer: ``codebook[codes]``, every code stored (dense) or with gaps between those that are not 0.
+    """Weights of one layer: ``codebook[row, codes]``; every code is stored, or those but 0, with gaps (sparse).
 
     Attributes:
         shape: of the weights.
         bits: of a code.
-        codebook: float32 (k,), k <= 2**bits. Sparse: entry 0 is 0.0.
+        codebook: float32 (k,), k <= 2**bits, for the tensor; (output channels, k), one for each; or, with
+            ``group_size``, (groups, k). Sparse: entry 0 is 0.0.
         codes: uint8; one per weight in row-major order, or one per entry.
         gaps: uint8, one per entry, see ``relative_encode``; None where dense.
         gap_bits: of a gap; 0 where dense.
         layer: its name, for errors.
+        group_size: input columns that share a codebook; 0 where no columns do.
     """
 
     shape: tuple[int, ...]
@@ -73,19 +75,33 @@ class CodedWeights:
     gaps: Codes | None = None
     gap_bits: int = 0
     layer: str = ""
+    group_size: int = 0
 
     def __post_init__(self) -> None:
         where = f"layer {self.layer!r}: " if self.layer else ""
-        if not 1 <= self.codebook.size <= 2**self.bits or self.codebook.ndim != 1:
-            raise FormatError(f"{where}a codebook of shape {self.codebook.shape} for {self.bits} bits")
-        beyond = self.codes >= self.codebook.size
+        rows, _ = codebook_rows(self.per, self.shape, self.layer)
+        entries = self.codebook.shape[-1] if self.codebook.ndim else 0
+        if not 1 <= entries <= 2**self.bits or self.codebook.shape[:-1] != (() if self.per == "tensor" else (rows,)):
+            raise FormatError(
+                f"{where}a codebook of shape {self.codebook.shape} for {self.bits} bits, one per {self.per}, and "
+                f"weights {self.shape}"
+            )
+        beyond = self.codes >= entries
         if beyond.any():
             at = int(np.argmax(beyond))
-            raise FormatError(f"{where}code {self.codes[at]} at {at} in a codebook of {self.codebook.size}")
+            raise FormatError(f"{where}code {self.codes[at]} at {at} in a codebook of {entries}")
         if self.gaps is None and self.codes.size != self.size:
             raise FormatError(f"{where}{self.codes.size} codes for {self.size} weights {self.shape}")
-        if self.gaps is not None and self.codebook[0] != 0:
-            raise FormatError(f"{where}code 0 of a sparse layer must stand for 0.0, not {self.codebook[0]}")
+        if self.gaps is not None and self.codebook[..., 0].any():
+            zero = self.codebook[..., 0][self.codebook[..., 0] != 0][0] if self.codebook.ndim == 2 else self.codebook[0]
+            raise FormatError(f"{where}code 0 of a sparse layer must stand for 0.0, not {zero}")
+
+    @property
+    def per(self) -> str:
+        """What has a codebook of its own: ``tensor``, ``channel`` or ``columns:G``."""
+        if self.group_size:
+            return f"columns:{self.group_size}"
+        return "channel" if self.codebook.ndim == 2 else "tensor"
 
     @property
     def size(self) -> int:
@@ -109,12 +125,16 @@ class CodedWeights:
 
     def weights(self) -> Floats:
         """The weights, float32."""
-        return self.codebook[self.indices()]
+        if self.codebook.ndim == 1:
+            return self.codebook[self.indices()]
+        row = codebook_row(len(self.codebook), self.group_size, self.shape)
+        found: Floats = self.codebook[row, self.indices().reshape(self.shape[0], -1)]
+        return found.reshape(self.shape)
 
     @property
     def kept(self) -> int:
         """Weights whose code is not 0.0."""
-        return int(np.count_nonzero(self.codebook[self.codes]))
+        return int(np.count_nonzero(self.weights() if self.codebook.ndim == 2 else self.codebook[self.codes]))
 
     @property
     def fillers(self) -> int:
@@ -159,6 +179,7 @@ def code_weights(
     *,
     mask: Mask | None = None,
     init: str = "linear",
+    per: str = "tensor",
     form: str = "auto",
     gap_bits: int | None = None,
     huffman: bool = True,
@@ -171,6 +192,7 @@ def code_weights(
         bits: of a code, 1 to 8.
         mask: weights that survived pruning; default those that are not 0.
         init: of k-means.
+        per: what has a codebook of its own, see ``share_weights``.
         form: ``dense``, ``sparse``, or ``auto``: the one with fewer bytes.
         gap_bits: of a gap, 1 to 8; None for the one with fewest bytes.
         huffman: whether bytes are counted Huffman-coded.
@@ -192,14 +214,20 @@ def code_weights(
         raise ValueError(f"code_weights: form {form!r} is not auto, dense or sparse")
     alive = weights != 0 if mask is None else mask
     pruned = form == "sparse" or not bool(alive.all())
-    codebook, codes = share_weights(weights, bits, mask=alive if pruned else None, init=init, layer=layer)
-    dense = CodedWeights(weights.shape, bits, codebook, codes.reshape(-1), layer=layer)
-    if form == "dense" or not pruned:
+    codebook, codes = share_weights(weights, bits, mask=alive if pruned else None, init=init, per=per, layer=layer)
+    size = codebook_rows(per, weights.shape)[1]
+    dense = CodedWeights(weights.shape, bits, codebook, codes.reshape(-1), layer=layer, group_size=size)
+    return stored(dense, form if pruned else "dense", gap_bits, huffman)
+
+
+def stored(dense: CodedWeights, form: str = "auto", gap_bits: int | None = None, huffman: bool = True) -> CodedWeights:
+    """The same weights, stored as ``code_weights`` says; code 0 is 0.0 unless ``form`` is ``dense``."""
+    if form == "dense":
         return dense
 
     def sparse(gap: int) -> CodedWeights:
-        gaps, kept = relative_encode(codes, gap)
-        return CodedWeights(weights.shape, bits, codebook, kept, gaps, gap, layer)
+        gaps, kept = relative_encode(dense.indices(), gap)
+        return replace(dense, codes=kept, gaps=gaps, gap_bits=gap)
 
     choices = [sparse(gap) for gap in ([gap_bits] if gap_bits else range(2, 9))]
     if form == "auto":

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lowbit.compression.coded import code_weights
 from lowbit.compression.pruning import magnitude_mask
-from lowbit.compression.sharing import share_weights
 
 if TYPE_CHECKING:
     from lowbit.graph.net import Layer
@@ -26,6 +26,7 @@ def compress(
     finetune: Callable[[Any, str], None] | None = None,
     *,
     init: str = "linear",
+    per: str = "tensor",
     example: Any = None,
     input_shapes: Mapping[str, Sequence[int | None]] | None = None,
     preprocessing: Any = None,
@@ -45,6 +46,8 @@ def compress(
             masks are applied after every step of any optimiser) and then ``"codebook"`` (only codebooks and biases
             learn). Without it the compression is post-training.
         init: how k-means starts, see ``lowbit.kmeans1d``.
+        per: what has a codebook of its own: ``tensor``, ``channel`` (output channel), or ``columns:G``, groups of G
+            input columns.
         example: input (or tuple) that a torch module is exported with.
         input_shapes: sizes of axes that the file leaves open.
         preprocessing: ``lowbit.Preprocessing`` or a dict with its fields; kept in the file.
@@ -81,7 +84,7 @@ def compress(
             raise ValueError("compress: finetune= needs a torch.nn.Module; an ONNX file cannot be trained here")
         from lowbit.torch.compression import compress_module
 
-        net = compress_module(net, sparsity, bits, finetune, init)
+        net = compress_module(net, sparsity, bits, finetune, init, per)
         sparsity = None
     source = sources.read(net, example)
     prepared = _as_dict(preprocessing)
@@ -94,31 +97,36 @@ def compress(
         width, share = widths[layer.name], shares[layer.name]
         if width is None:
             continue
-        layer.params["weight"] = _compressed(layer, width, share, init)
-        overrides[re.escape(layer.name)] = f"codebook:{width}" + "/huffman" * huffman
+        layer.params["weight"] = _compressed(layer, width, share, init, per)
+        overrides[re.escape(layer.name)] = f"codebook:{width}" + f"/{per}" * (per != "tensor") + "/huffman" * huffman
     report("compress", len(layers), len(layers))
     plan = lower(built, parse_recipe("float32"), None, overrides, None, sources.float_names(source.model))
     manifest: dict[str, Any] = {
         "recipe": "codebook",
         "source": source.file,
         "source_sha256": source.sha256,
-        "compression": {"sparsity": _plain(sparsity), "bits": _plain(bits), "huffman": huffman, "init": init},
+        "compression": {
+            "sparsity": _plain(sparsity),
+            "bits": _plain(bits),
+            "huffman": huffman,
+            "init": init,
+            "per": per,
+        },
     }
     if prepared:
         manifest["preprocessing"] = prepared
     return Model(plan, manifest)
 
 
-def _compressed(layer: Layer, bits: int, sparsity: float | None, init: str) -> Any:
-    """The layer's weights, pruned and shared, as float32 of at most 2**bits values."""
+def _compressed(layer: Layer, bits: int, sparsity: float | None, init: str, per: str) -> Any:
+    """The layer's weights, pruned and shared, as float32 of at most 2**bits values a codebook."""
     weight = layer.params["weight"]
     mask = weight != 0
     if sparsity:
         if not 0 <= sparsity < 1:
             raise ValueError(f"layer {layer.name!r}: sparsity is {sparsity}; it must be at least 0 and below 1")
         mask = magnitude_mask(weight, density=1 - sparsity, layer=layer.name)
-    codebook, codes = share_weights(weight, bits, mask=None if mask.all() else mask, init=init, layer=layer.name)
-    return codebook[codes]
+    return code_weights(weight, bits, mask=mask, init=init, per=per, form="dense", layer=layer.name).weights()
 
 
 def _per_layer(what: str, given: T | Mapping[str, T] | None, layers: Sequence[Layer]) -> dict[str, T | None]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lowbit.graph import export_bits, export_levels
-from lowbit.graph.codebook import float_weights, is_codebook
+from lowbit.graph.codebook import dense_weights, is_codebook
 from lowbit.graph.few_bits import is_packed, weight_codes
 from lowbit.graph.net import NHWC, Array, Perm, inverse
 from lowbit.graph.plan import Plan
@@ -177,7 +177,7 @@ class _Exporter:
         for op in data["ops"]:
             params = self.params(op)
             if is_codebook(op):
-                params["weight"] = float_weights(self.plan, op)
+                params["weight"] = dense_weights(self.plan, op)
             elif is_packed(op):
                 params["weight"] = weight_codes(self.plan, op)
             elif op["op"].endswith("_bitserial"):

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from lowbit.compression.coded import CodedWeights
 from lowbit.graph import pointwise_math
-from lowbit.graph.codebook import write_codebook
+from lowbit.graph.codebook import code_int8, coded_parts, write_codebook
 from lowbit.graph.few_bits import least_bits, pack_weights
 from lowbit.graph.lower_bits import BitLayers
 from lowbit.graph.lower_planes import PlaneLayers
@@ -277,8 +278,9 @@ class Lowering:
         depthwise = layer.attrs.get("groups", 1) == weight.shape[0] == x.shape[-1] and layer.attrs.get("groups", 1) > 1
         attrs = {k: v for k, v in layer.attrs.items() if k not in ("min", "max")}
         params: dict[str, Array] = {}
-        given = given_codes(layer, depthwise)
         input_params = None if dynamic else self.params[source]
+        coded: CodedWeights | None = None
+        given = None if recipe.weight == "codebook" else given_codes(layer, depthwise)
         if given is not None:
             params["weight"], params["weight_scale"], zero = given
             if zero:
@@ -291,10 +293,17 @@ class Lowering:
             )
             s_x = None if input_params is None else input_params.scale
             per_channel = recipe.weight == "int8"
-            params["weight"], params["weight_scale"] = layer.remembered(
-                ("int8", per_channel, s_x, reach, recipe.bits),
-                lambda: quantize_weights(weight, per_channel, bias, s_x, reach, recipe.bits),
-            )
+            if recipe.weight == "codebook":
+                coded, params["weight_scale"] = layer.remembered(
+                    ("codebook int8", s_x, reach, recipe.bits, recipe.per, recipe.huffman),
+                    lambda: code_int8(layer, recipe, bias, s_x, reach),
+                )
+                params["weight"] = coded.weights().astype(np.int8)
+            else:
+                params["weight"], params["weight_scale"] = layer.remembered(
+                    ("int8", per_channel, s_x, reach, recipe.bits),
+                    lambda: quantize_weights(weight, per_channel, bias, s_x, reach, recipe.bits),
+                )
         if given is None and (mean := self.ranges.mean(x)) is not None:
             shift = mean_shift(layer, mean, params["weight"], params["weight_scale"])
             bias = (shift if bias is None else bias + shift).astype(np.float32)
@@ -303,7 +312,7 @@ class Lowering:
         elif bias is not None and input_params is not None:
             params["bias"] = quantize_bias(bias, input_params.scale, params["weight_scale"])
         bits = recipe.bits if given is None else least_bits(params["weight"])
-        if bits < 8 and "weight_zero_point" not in attrs:
+        if bits < 8 and coded is None and "weight_zero_point" not in attrs:
             attrs |= {"bits": bits} | ({"kernel": list(weight.shape[1:3])} if layer.op == "conv2d" else {})
             params["weight"] = pack_weights(params["weight"], bits)
         inputs = [source]
@@ -318,7 +327,11 @@ class Lowering:
         else:
             out = self.float_tensor(layer.name, t)
             attrs |= {k: float(v) for k, v in layer.attrs.items() if k in ("min", "max")}
-        self.builder.op(layer.op, inputs, out, attrs, params, name=layer.name)
+        if coded is not None:
+            more, streams = coded_parts(coded, recipe.huffman)
+            attrs |= more
+            params |= streams | {"codebook": coded.codebook.astype(np.int8)}
+        self.builder.op(layer.op + "_codebook" * (coded is not None), inputs, out, attrs, params, name=layer.name)
         self.form[t, "codes" if to_codes else "float"] = out
 
     def _lookup(self, layer: Layer) -> None:

@@ -31,6 +31,7 @@ class Recipe:
         bits: of a weight: a code into the codebook, a code of ``int8`` that uses fewer than 8, or planes of levels.
         activation_bits: of the codes that products read, everything else on codes keeps 8; or planes of levels.
         huffman: codebook: whether the file holds codes Huffman-coded where that is smaller.
+        per: codebook: what has one of its own, ``tensor``, ``channel`` or ``columns:G``.
         name: what it was called.
     """
 
@@ -43,6 +44,7 @@ class Recipe:
     bits: int = 8
     huffman: bool = False
     activation_bits: int = 8
+    per: str = "tensor"
 
     @property
     def is_binary(self) -> bool:
@@ -87,7 +89,7 @@ _NAMED = {
 }
 
 
-_CODEBOOK = re.compile(r"codebook:([1-8])(/huffman)?")
+_CODEBOOK = re.compile(r"codebook:([1-8])(?:/(channel|columns:[1-9]\d{0,8}))?(/int8)?(/huffman)?")
 _UNIFORM = re.compile(r"int:([2-8])/([2-8]|32)")
 
 
@@ -97,9 +99,14 @@ def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _codebook(bits: int, huffman: bool) -> Recipe:
-    name = f"codebook:{bits}" + "/huffman" * huffman
-    return Recipe("codebook", "float32", name=name, bits=bits, huffman=huffman)
+def _codebook(name: str) -> Recipe | None:
+    """A recipe of that name, if it is one of codebooks."""
+    found = _CODEBOOK.fullmatch(name)
+    if found is None:
+        return None
+    bits, per, int8, huffman = found.groups()
+    activation = "int8" if int8 else "float32"
+    return Recipe("codebook", activation, name=name, bits=int(bits), huffman=bool(huffman), per=per or "tensor")
 
 
 def _uniform(weight_bits: int, activation_bits: int) -> Recipe:
@@ -115,8 +122,9 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
     Args:
         recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, ``xnor``, ``xnor-int8``,
             ``lq`` (layers that come with levels on planes of bits, the rest in float32; ``lq-int8``: the rest in int8),
-            ``codebook:B`` (B = 1 to 8 bits a weight, activations in float; ``codebook:B/huffman``), ``int:W/A``
-            (``int8`` with weights of W and activations of A bits, 2 to 8; A = 32: in float), or a dict.
+            ``codebook:B[/channel|/columns:G][/int8][/huffman]`` (B = 1 to 8 bits a weight; one codebook, or one for
+            each output channel or group of G input columns; activations in float, or int8), ``int:W/A`` (``int8``
+            with weights of W and activations of A bits, 2 to 8; A = 32: in float), or a dict.
         rounding: overrides the recipe's own rounding.
 
     Raises:
@@ -144,16 +152,16 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
         own = _one_of("rounding", recipe.get("rounding", "nearest_even"), ROUNDINGS)
         result = Recipe(weight, activation, output, own, "custom")
     elif isinstance(recipe, str):
-        if (found := _CODEBOOK.fullmatch(recipe)) is not None:
-            result = _codebook(int(found[1]), bool(found[2]))
+        if (codebook := _codebook(recipe)) is not None:
+            result = codebook
         elif (found := _UNIFORM.fullmatch(recipe)) is not None:
             result = _uniform(int(found[1]), int(found[2]))
         elif recipe in _NAMED:
             result = _NAMED[recipe]
         else:
             raise ValueError(
-                f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, codebook:B (1 to 8), int:W/A (2 to 8; A also "
-                "32), or a dict"
+                f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, "
+                "codebook:B[/channel|/columns:G][/int8][/huffman] (B 1 to 8), int:W/A (2 to 8; A also 32), or a dict"
             )
     else:
         raise TypeError(f"recipe: a name or a dict is needed, not {type(recipe).__name__}")

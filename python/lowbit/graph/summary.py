@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lowbit.graph.codebook import is_codebook
+from lowbit.graph.codebook import is_codebook, runs_sparse
 from lowbit.graph.few_bits import code_bits, is_packed, weight_shape
 from lowbit.graph.net import Array
 from lowbit.graph.plan import Plan
@@ -84,21 +84,29 @@ def on_bits(op: dict[str, Any]) -> bool:
     return str(op["op"]).startswith("xnor") or str(op["op"]).endswith("_bitserial")
 
 
-def _kind(op: dict[str, Any], weight: Array) -> str:
+def _kind(plan: Plan, op: dict[str, Any], weight: Array) -> str:
     """The precision of an operation's weights."""
     if op["op"].endswith("_bitserial"):
         return f"levels {len(weight)} bit per channel"
     if is_packed(op):
         return f"int{op['attrs']['bits']}"
-    return "bits" if on_bits(op) else _codebook(op) or str(weight.dtype)
+    return "bits" if on_bits(op) else _codebook(plan, op) or str(weight.dtype)
 
 
-def _codebook(op: dict[str, Any]) -> str:
-    """``codebook 4 bit, sparse, huffman``; empty for other operations."""
+def _codebook(plan: Plan, op: dict[str, Any]) -> str:
+    """``codebook 4 bit per channel, int8, runs sparse, huffman``; empty for other operations.
+
+    ``sparse`` is a layer that lies in the file with gaps and runs dense, ``runs sparse`` one that is multiplied so.
+    """
     if not is_codebook(op):
         return ""
-    attrs = op["attrs"]
-    return f"codebook {attrs['bits']} bit" + ", sparse" * ("gap_bits" in attrs) + ", huffman" * ("huffman" in attrs)
+    attrs, book = op["attrs"], plan.tensors[op["params"]["codebook"]]
+    per = f" per {attrs['group_size']} columns" if "group_size" in attrs else " per channel" * (book.ndim == 2)
+    parts = [f"codebook {attrs['bits']} bit{per}"]
+    parts += ["int8"] * (book.dtype == np.int8) + ["huffman"] * ("huffman" in attrs)
+    if "gap_bits" in attrs:
+        parts.append("runs sparse" if runs_sparse(plan, op) else "sparse")
+    return ", ".join(parts)
 
 
 def rows(plan: Plan) -> list[Row]:
@@ -113,9 +121,9 @@ def rows(plan: Plan) -> list[Row]:
         weight = params.get("weight")
         kind, macs = "", 0
         if weight is not None:
-            kind = _kind(op, weight)
+            kind = _kind(plan, op, weight)
             scale = params.get("weight_scale", params.get("scale"))
-            if scale is not None and scale.size > 1:
+            if scale is not None and scale.size > 1 and not is_codebook(op):
                 kind += " per channel"
             macs = weight_count(plan, op) * (_items(output) // output["shape"][-1])
         moved = size + sum(_bytes(t) for t in (*inputs, *outputs))

@@ -39,8 +39,23 @@ def quantize_weights(
     Returns:
         codes like weight, scales float32 (oc) or (1).
     """
-    n = weight.shape[0]
-    rows = weight.reshape(n, -1).astype(np.float64)
+    scale = weight_scales(weight, per_channel, bias, input_scale, input_reach, bits)
+    rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
+    taps = int(np.prod(weight.shape[1:-1])) if bits < 8 else 1
+    codes = balance(rows / scale.astype(np.float64)[:, None], (1 << (bits - 1)) - 1, taps).astype(np.int8)
+    return codes.reshape(weight.shape), scale
+
+
+def weight_scales(
+    weight: Array,
+    per_channel: bool,
+    bias: Array | None,
+    input_scale: float | None,
+    input_reach: int = 255,
+    bits: int = 8,
+) -> NDArray[np.float32]:
+    """The scales of :func:`quantize_weights`, (oc) or (1)."""
+    rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
     top = (1 << (bits - 1)) - 1
     groups = rows if per_channel else rows.reshape(1, -1)
     wide = np.abs(groups).max(axis=1, initial=0.0) / top if bits == 8 else clip_scale(groups, top)
@@ -48,10 +63,7 @@ def quantize_weights(
         room = max(_INT32 - rows.shape[1] * top * input_reach, 1 << 16)
         floor = np.abs(bias.astype(np.float64)) / (input_scale * min(room // 2, 1 << 30))
         wide = np.maximum(wide, floor if per_channel else floor.max(initial=0.0))
-    scale = np.where(wide < 1e-30, 1.0, wide).astype(np.float32)
-    taps = int(np.prod(weight.shape[1:-1])) if bits < 8 else 1
-    codes = balance(rows / scale.astype(np.float64)[:, None], top, taps).astype(np.int8)
-    return codes.reshape(weight.shape), scale
+    return np.where(wide < 1e-30, 1.0, wide).astype(np.float32)
 
 
 def clip_scale(rows: NDArray[np.float64], top: int) -> NDArray[np.float64]:

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lowbit.compression.pruning import magnitude_mask
-from lowbit.compression.sharing import share_weights
+from lowbit.compression.sharing import codebook_row, codebook_rows, share_weights
 from lowbit.torch.layers import pair
 
 
@@ -113,31 +114,35 @@ class Pruner:
 
 
 class _Shared(torch.autograd.Function):
-    """codebook[codes]; the gradient of an entry is the sum over its weights."""
+    """codebook[row, codes]; the gradient of an entry is the sum over its weights."""
 
     @staticmethod
-    def forward(ctx: Any, codebook: Tensor, codes: Tensor, pinned: bool) -> Tensor:
-        ctx.save_for_backward(codes)
-        ctx.entries, ctx.pinned = codebook.numel(), pinned
-        return codebook.gather(0, codes.reshape(-1).long()).view(codes.shape)
+    def forward(ctx: Any, codebook: Tensor, codes: Tensor, pinned: bool, row: Tensor | None) -> Tensor:
+        index = codes.long()
+        if row is not None:
+            index += row * codebook.shape[-1]
+        ctx.save_for_backward(index)
+        ctx.shape, ctx.pinned = codebook.shape, pinned
+        return codebook.reshape(-1)[index.reshape(-1)].view(codes.shape)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (codes,) = ctx.saved_tensors
-        flat = codes.reshape(-1).long()
-        out = torch.bincount(flat, gradient.reshape(-1).double(), minlength=ctx.entries).to(gradient.dtype)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (index,) = ctx.saved_tensors
+        weights = gradient.reshape(-1).double()
+        out = torch.bincount(index.reshape(-1), weights, minlength=ctx.shape.numel()).to(gradient.dtype).view(ctx.shape)
         if ctx.pinned:
-            out[0] = 0
-        return out, None, None
+            out[..., 0] = 0
+        return out, None, None, None
 
 
-def shared_weight(codebook: Tensor, codes: Tensor, pinned: bool = False) -> Tensor:
+def shared_weight(codebook: Tensor, codes: Tensor, pinned: bool = False, row: Tensor | None = None) -> Tensor:
     """Weights ``codebook[codes]``, differentiable in the codebook: ``dL/dC_k = sum_ij dL/dW_ij [I_ij = k]``.
 
     Args:
-        codebook: (k,) real.
+        codebook: (k,) real; or (rows, k) with ``row``.
         codes: uint8, shape of the weights, all below k.
         pinned: entry 0 stands for pruned weights: its gradient is 0.
+        row: int64, the codebook of each weight; broadcasts to the shape of the weights.
 
     Source: Deep Compression (arXiv 1510.00149), section 3.3.
 
@@ -150,7 +155,7 @@ def shared_weight(codebook: Tensor, codes: Tensor, pinned: bool = False) -> Tens
         >>> codebook.grad
         tensor([2., 5.])
     """
-    weight: Tensor = _Shared.apply(codebook, codes, pinned)
+    weight: Tensor = _Shared.apply(codebook, codes, pinned, row)
     return weight
 
 
@@ -158,10 +163,14 @@ class CodebookWeight(nn.Module):
     """A layer whose weight is ``codebook[codes]``: only the codebook (and the bias) learns.
 
     Attributes:
-        codebook: parameter (k,), k <= 2**bits; entry 0 is 0.0 and stays so where ``pinned``.
+        codebook: parameter (k,), k <= 2**bits, or (rows, k); entry 0 is 0.0 and stays so where ``pinned``.
         codes: uint8 buffer of the weight's shape.
+        row: int64 buffer that broadcasts to it, the codebook of each weight; None where there is one.
         bits: of a code.
         pinned: code 0 stands for pruned weights.
+        latent: parameter of the weight's shape where assignments move (``reassign=True``): every weight has the code
+            of the entry nearest to its latent value, which learns by the weight's own gradient; else None. What was
+            pruned stays so.
 
     Example:
         >>> import torch
@@ -173,24 +182,54 @@ class CodebookWeight(nn.Module):
 
     codebook: Tensor
     codes: Tensor
+    row: Tensor | None
     bits: int
     pinned: bool
+    latent: nn.Parameter | None
 
     @property
     def shared(self) -> Tensor:
         """The weight, differentiable in the codebook."""
-        return shared_weight(self.codebook, self.codes, self.pinned)
+        if self.latent is not None:
+            self._assign(self.latent.detach())
+            weight = shared_weight(self.codebook, self.codes, self.pinned, self.row)
+            return weight + (self.latent - self.latent.detach())  # the latent value takes the weight's gradient
+        return shared_weight(self.codebook, self.codes, self.pinned, self.row)
 
-    def _share(self, weight: Tensor, bits: int, init: str, mask: Tensor | None) -> None:
+    @torch.no_grad()
+    def _assign(self, latent: Tensor) -> None:
+        """The code of the nearest entry of each weight's codebook; of equally near ones any."""
+        first = int(self.pinned)  # what was pruned keeps code 0, which nothing else takes
+        entries, order = self.codebook.detach()[..., first:].sort(dim=-1)
+        middles = (entries[..., 1:] + entries[..., :-1]) / 2
+        if self.row is None:
+            codes = order[torch.bucketize(latent.contiguous(), middles)] + first
+        else:
+            rank = torch.zeros_like(self.row)
+            for middle in middles.unbind(-1):
+                rank += latent > middle[self.row]
+            codes = order[self.row, rank] + first
+        self.codes.copy_(torch.where(self.codes == 0, 0, codes) if self.pinned else codes)
+
+    def _share(self, weight: Tensor, bits: int, init: str, mask: Tensor | None, per: str, reassign: bool) -> None:
         """Cluster a float weight; without a mask its zeros count as pruned where it has any."""
-        array = weight.detach().float().cpu().numpy()
-        alive = array != 0 if mask is None else mask.cpu().numpy()
+        order = (0, *range(2, weight.dim()), 1)  # of a file, in which columns are counted
+        array = weight.detach().float().permute(order).contiguous().cpu().numpy()
+        alive = array != 0 if mask is None else mask.permute(order).cpu().numpy()
         self.pinned = not bool(alive.all())
-        codebook, codes = share_weights(array, bits, mask=alive if self.pinned else None, init=init)
+        codebook, codes = share_weights(array, bits, mask=alive if self.pinned else None, init=init, per=per)
+        back = (0, weight.dim() - 1, *range(1, weight.dim() - 1))
+        row = None
+        if codebook.ndim == 2:
+            whole = np.zeros((len(array), array[0].size), np.int64)
+            whole += codebook_row(*codebook_rows(per, array.shape), array.shape)
+            row = torch.from_numpy(whole).view(array.shape).permute(back).to(weight.device)
         del self._parameters["weight"]
         self.bits = bits
         self.codebook = nn.Parameter(torch.from_numpy(codebook).to(weight))
-        self.register_buffer("codes", torch.from_numpy(codes).to(weight.device))
+        self.register_buffer("codes", torch.from_numpy(codes).permute(back).contiguous().to(weight.device))
+        self.register_buffer("row", row, persistent=False)
+        self.latent = nn.Parameter(weight.detach().clone()) if reassign else None
 
     def to_float(self) -> nn.Module:
         """A float layer with these weights."""
@@ -216,7 +255,15 @@ class CodebookLinear(CodebookWeight, nn.Linear):
     """
 
     @classmethod
-    def from_float(cls, layer: nn.Linear, bits: int = 4, init: str = "linear", mask: Tensor | None = None) -> Self:
+    def from_float(
+        cls,
+        layer: nn.Linear,
+        bits: int = 4,
+        init: str = "linear",
+        mask: Tensor | None = None,
+        per: str = "tensor",
+        reassign: bool = False,
+    ) -> Self:
         """Share a float layer's weights.
 
         Args:
@@ -224,12 +271,14 @@ class CodebookLinear(CodebookWeight, nn.Linear):
             bits: 1 to 8.
             init: of k-means, see ``lowbit.kmeans1d``.
             mask: True where a weight survived; default where it is not 0.
+            per: what has a codebook of its own: ``tensor``, ``channel`` (output channel) or ``columns:G``.
+            reassign: weights keep latent values and follow them to other entries; else assignments stay.
 
         Raises:
             ValueError: see ``lowbit.compression.share_weights``.
         """
         made = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-        made._share(layer.weight, bits, init, mask)
+        made._share(layer.weight, bits, init, mask, per, reassign)
         made.bias = layer.bias
         return made.train(layer.training)
 
@@ -245,7 +294,7 @@ class CodebookLinear(CodebookWeight, nn.Linear):
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""
-        return f"{nn.Linear.extra_repr(self)}, bits={self.bits}, entries={self.codebook.numel()}"
+        return f"{nn.Linear.extra_repr(self)}, bits={self.bits}, entries={tuple(self.codebook.shape)}"
 
 
 C = TypeVar("C", bound=nn.Conv2d)
@@ -280,7 +329,15 @@ class CodebookConv2d(CodebookWeight, nn.Conv2d):
     """
 
     @classmethod
-    def from_float(cls, layer: nn.Conv2d, bits: int = 8, init: str = "linear", mask: Tensor | None = None) -> Self:
+    def from_float(
+        cls,
+        layer: nn.Conv2d,
+        bits: int = 8,
+        init: str = "linear",
+        mask: Tensor | None = None,
+        per: str = "tensor",
+        reassign: bool = False,
+    ) -> Self:
         """Share a float layer's weights; see :meth:`CodebookLinear.from_float`.
 
         Raises:
@@ -289,7 +346,7 @@ class CodebookConv2d(CodebookWeight, nn.Conv2d):
         if layer.padding_mode != "zeros":
             raise ValueError(f"{cls.__name__}: padding_mode {layer.padding_mode!r} is not 'zeros'")
         made = _like(cls, layer)
-        made._share(layer.weight, bits, init, mask)
+        made._share(layer.weight, bits, init, mask, per, reassign)
         made.bias = layer.bias
         return made.train(layer.training)
 
@@ -305,7 +362,7 @@ class CodebookConv2d(CodebookWeight, nn.Conv2d):
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""
-        return f"{nn.Conv2d.extra_repr(self)}, bits={self.bits}, entries={self.codebook.numel()}"
+        return f"{nn.Conv2d.extra_repr(self)}, bits={self.bits}, entries={tuple(self.codebook.shape)}"
 
 
 def unshared(model: nn.Module) -> nn.Module:
@@ -332,6 +389,7 @@ def compress_module(
     bits: int | Mapping[str, int],
     finetune: Callable[[nn.Module, str], None],
     init: str = "linear",
+    per: str = "tensor",
 ) -> nn.Module:
     """Prune, retrain, share, fine-tune: a copy of a module, in float, whose weights take few values.
 
@@ -341,6 +399,7 @@ def compress_module(
         bits: of a code, or layer pattern -> bits.
         finetune: called with the module and ``"prune"``, then ``"codebook"``; it may make an optimiser of its own.
         init: of k-means.
+        per: what has a codebook of its own, see ``lowbit.compression.share_weights``.
 
     Raises:
         ValueError: see :class:`Pruner` and :func:`lowbit.torch.swap`.
@@ -357,7 +416,8 @@ def compress_module(
             hook.remove()
         pruner.apply()
     layers = {n: m for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
-    choices = {re.escape(n): {"layer": "codebook", "bits": b, "init": init} for n, b in _by_name(bits, layers).items()}
+    options = {"layer": "codebook", "init": init, "per": per}
+    choices = {re.escape(n): options | {"bits": b} for n, b in _by_name(bits, layers).items()}
     from lowbit.torch.swapping import swap
 
     model = swap(model, choices)
