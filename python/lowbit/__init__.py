@@ -1,5 +1,6 @@
 """Neural networks in few bits on CPUs: calibrate, quantize and run them on C++/SIMD kernels."""
 
+from lowbit import search
 from lowbit._core import FormatError, best_isa, cpu_name, isas, num_threads, set_num_threads
 from lowbit.bits import PackedBits, binarize, max_pool_bits, pack_bits, unpack_bits, xnor_conv2d, xnor_gemm
 from lowbit.bitserial import bit_planes, bitserial_conv2d, bitserial_gemm
@@ -129,6 +130,7 @@ __all__ = [
     "quantize_codebook",
     "quantize_stochastic",
     "requantize",
+    "search",
     "set_num_threads",
     "sparse_gemm",
     "symmetric_qparams",

@@ -13,6 +13,7 @@ from lowbit.calibration.observers import DEFAULT_METHOD
 from lowbit.cli import options as o
 from lowbit.cli.compress import compress
 from lowbit.cli.console import emit, progress, say
+from lowbit.cli.search import latency, search
 from lowbit.data import parse_shard
 from lowbit.preprocessing import Preprocessing, find_preprocessing
 from lowbit.report import units
@@ -119,7 +120,8 @@ def convert(
     recipe: Annotated[
         str,
         typer.Option(
-            help="int8, int8-tensor, int8-affine, int8-dynamic, int:W/A, codebook:B, xnor, xnor-int8 or float32."
+            help="int8, int8-tensor, int8-affine, int8-dynamic, int:W/A, codebook:B, xnor, xnor-int8, float32, or a "
+            "recipe file (.json) of lowbit search."
         ),
     ] = "int8",
     calib: Annotated[
@@ -152,13 +154,20 @@ def convert(
         ranges = _load_ranges(calib)
         if ranges is None:
             ranges = _calibrate(net, o.dataset(calib, expected, rows, skip_rows), method, batch, threads, shapes)
+    named, overrides = recipe, o.overrides(settings or [])
+    if recipe.endswith(".json"):
+        found = lowbit.search.load_recipe(recipe)
+        named, overrides = (
+            found["recipe"],
+            overrides | {k: v for k, v in found["overrides"].items() if k not in overrides},
+        )
     judged = _labelled(o.dataset(data, expected, None, None)) if data is not None and max_drop is not None else None
     with progress() as report:
         model = lowbit.convert(
             str(net),
-            recipe=recipe,
+            recipe=named,
             calibration=ranges,
-            overrides=o.overrides(settings or []),
+            overrides=overrides,
             rounding=rounding,
             input_shapes=shapes,
             preprocessing=expected if expected.to_dict() else None,
@@ -191,6 +200,8 @@ def convert(
 
 
 app.command()(compress)
+app.command()(latency)
+app.command()(search)
 
 
 @app.command()

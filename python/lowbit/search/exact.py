@@ -12,7 +12,10 @@ Sites whose cost does not depend on their neighbours need no y. HiGHS (Huangfu a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +65,19 @@ def _highspy() -> Any:
     except ImportError as error:
         raise ImportError('the exact search needs highspy: pip install "lowbit[search]"') from error
     return highspy
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """HiGHS prints its licence when the first solver is made; stdout is for results (``--json``)."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class Program:
@@ -139,7 +155,8 @@ class Program:
         lp.a_matrix_.value_ = np.array([v for r in rows for v in r[0].values()])
         whole, part = highspy.HighsVarType.kInteger, highspy.HighsVarType.kContinuous
         lp.integrality_ = [whole] * len(self.x) + [part] * (self.columns - len(self.x))
-        solver = highspy.Highs()
+        with _stdout_to_stderr():
+            solver = highspy.Highs()
         for option, value in {
             "output_flag": False,
             "log_to_console": False,

@@ -250,8 +250,8 @@ class Space:
         progress: Progress | None = None,
     ) -> LatencyTable:
         """Measure the times of everything in the space, and take them; see ``lowbit.search.latency_table``."""
-        uniform = range(len(self._recipes))  # explored first
-        chosen = {*uniform, *cover([keys for _, keys in self.probes])}
+        first = range(len(self._recipes) + 1)  # uniform ones
+        chosen = {*first, *cover([keys for _, keys in self.probes])}
         plans = [self.plan(self.probes[i][0]) for i in sorted(chosen)]
         table = measure(plans, threads=threads, isa=isa, batch=batch, seconds=seconds, progress=progress)
         self.attach(table)
@@ -302,6 +302,26 @@ class Space:
         self.check(assignment)
         parts = [self.site_cost(site, self.state(site, assignment), metric) for site in self.sites]
         return self.fixed_cost(metric) + sum(parts)
+
+    def reference_cost(self, choice: str, metric: str) -> float:
+        """What the network costs with one precision throughout, even one that is none of the choices.
+
+        Raises:
+            ValueError: an unknown recipe or metric, or a time that was not measured.
+        """
+        if choice in self._recipes:
+            return self.cost(self.uniform(choice), metric)
+        plan = self.plan(dict.fromkeys(self.choices, choice))
+        if metric == "latency":
+            if self.table is None:
+                raise ValueError("space: latency needs a latency table (lowbit latency, or Space.measure)")
+            return self.table.predict(plan)
+        if metric == "bops":
+            weight, activation = bits_of(choice)
+            return float(sum(self._macs_of.values()) * weight * activation)
+        if metric not in METRICS:
+            raise ValueError(f"space: cost {metric!r} is not one of {', '.join(METRICS)}")
+        return sum(row.bytes if metric == "size" else energy_pj(row) / 1e6 for row in rows(plan))
 
     # How it is made ---------------------------------------------------------------------------------------------------
 
@@ -428,6 +448,9 @@ class Space:
         self.costs = {site.name: {} for site in self.sites}
         missing = {(site, state): None for site in self.sites for state in self.states(site)}
         total = len(missing)
+        if "float32" not in self._recipes:  # what budgets refer to
+            in_float = dict.fromkeys(self.choices, "float32")
+            self.probes.append((in_float, frozenset(signatures(self.plan(in_float)))))
         for choice in self._recipes:
             self._record(self.uniform(choice), missing)
         while missing:
