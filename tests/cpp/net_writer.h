@@ -247,7 +247,7 @@ inline NetWriter other_net() {
   return net;
 }
 
-// Packed weights: 8-bit products, and a codebook with a scale for every channel. (b, 5, 4, 6) -> (b, 3).
+// Packed weights: 8-bit products, and a codebook with a scale for every channel. (b, 3, 12, 12) -> (b, 10).
 inline NetWriter few_bits_net() {
   NetWriter net;
   const auto packed = [&](int bits, int64_t oc, int64_t depth) {
@@ -262,17 +262,19 @@ inline NetWriter few_bits_net() {
   const Json window = {{"kernel", {3, 3}}, {"pads", {1, 1, 1, 1}}, {"bits", 5}, {"hi", 15}};
   Json deep = window;
   deep.update({{"bits", 3}, {"groups", 7}});
-  const int x = net.input("uint8", {5, 4, 6}, 0.1f, 0);
-  const int a = net.op("conv2d", {x}, net.tensor("uint8", {5, 4, 7}, 0.1f, 0), window, packed(5, 7, 54));
-  const int b = net.op("conv2d", {a}, net.tensor("float32", {5, 4, 7}), {{"bits", 7}}, packed(7, 7, 7));
-  const int c = net.op("conv2d", {a, a}, net.tensor("uint8", {5, 4, 7}, 0.1f, 0), deep, packed(3, 7, 9));
-  const int g = net.op("gemm", {c}, net.tensor("float32", {5, 4, 7}), {{"bits", 2}}, packed(2, 7, 7));
-  const int s = net.op("binary", {b, g}, net.tensor("float32", {5, 4, 7}), {{"kind", "add"}});
-  Json book = packed(2, 3, 140);
-  const auto values = std::vector<float>{-1, 0, 1, 0.5f};
-  const int f = net.op("reshape", {s}, net.tensor("float32", {140}));
-  const int y = net.op("gemm_codebook", {f}, net.tensor("float32", {3}), {{"bits", 2}},
-                       {{"codebook", net.file("book", "F32", {4}, values)},
+  const auto real = [&](std::vector<int64_t> item) { return net.tensor("float32", std::move(item)); };
+  const auto codes = [&](int64_t c) { return net.tensor("uint8", {3, 12, c}, 0.1f, 0); };
+  const int x = net.input("float32", {3, 12, 12});
+  const int q = net.op("quantize", {x}, codes(12), {{"hi", 31}});
+  const int a = net.op("conv2d", {q}, codes(7), window, packed(5, 7, 108));
+  const int b = net.op("conv2d", {a}, real({3, 12, 7}), {{"bits", 7}}, packed(7, 7, 7));
+  const int c = net.op("conv2d", {a, a}, codes(7), deep, packed(3, 7, 9));
+  const int g = net.op("gemm", {c}, real({3, 12, 7}), {{"bits", 2}}, packed(2, 7, 7));
+  const int s = net.op("binary", {b, g}, real({3, 12, 7}), {{"kind", "add"}});
+  const Json book = packed(2, 10, 252);
+  const int f = net.op("reshape", {s}, real({252}));
+  const int y = net.op("gemm_codebook", {f}, real({10}), {{"bits", 2}},
+                       {{"codebook", net.file("book", "F32", {4}, std::vector<float>{-1, 0, 1, 0.5f})},
                         {"weight", book["weight"]},
                         {"scale", book["weight_scale"]}});
   net.output(y);

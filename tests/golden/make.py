@@ -119,6 +119,30 @@ def compressed() -> tuple[bytes, Arrays, Arrays]:
     return model.to_bytes(), x, {"y": model.run(x["x"], isa="scalar")}  # the scalar variants define what is right
 
 
+def uniform() -> tuple[bytes, Arrays, Arrays]:
+    """A net converted to int:4/3, its last layer's weights alone in 3 bits."""
+    rng = np.random.default_rng(6)
+
+    def floats(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["c"], name="conv1", pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "w2"], ["d"], name="conv2", pads=[1, 1, 1, 1]),
+        node("Add", ["d", "r"], ["a"]),
+        node("Relu", ["a"], ["s"]),
+        node("GlobalAveragePool", ["s"], ["p"]),
+        node("Flatten", ["p"], ["f"]),
+        node("Gemm", ["f", "w3", "b3"], ["y"], name="fc"),
+    ]
+    weights = {"w1": floats(8, 3, 3, 3), "b1": floats(8), "w2": floats(8, 8, 3, 3), "w3": floats(8, 4), "b3": floats(4)}
+    file = onnx_net(nodes, {"x": (3, 5, 5)}, weights)
+    x = floats(2, 3, 5, 5)
+    model = lowbit.convert(file, "int:4/3", [x], {"fc": "int:3/32"})
+    return model.to_bytes(), {"x": x}, {"y": model.run(x, isa="scalar")}
+
+
 def built(build: Callable[[], Net]) -> tuple[bytes, Arrays, Arrays]:
     """The file, an input and what it gives."""
     net = build()
@@ -195,7 +219,7 @@ def write(path: Path, data: bytes) -> bool:
 
 def main() -> None:
     made = {build.__name__: functools.partial(built, build) for build in (dense, convolutional, binary, few_bits)}
-    for name, make in (made | {"compressed": compressed}).items():
+    for name, make in (made | {"compressed": compressed, "uniform": uniform}).items():
         path = HERE / "good" / f"{name}.lowbit"
         if path.exists():
             continue

@@ -19,7 +19,7 @@ output=$("$build/run_net" "$good")
 echo "$output"
 [ "$output" = "$(cat "$here/expected.txt")" ] || { echo "run.sh: expected"; cat "$here/expected.txt"; exit 1; }
 
-for name in binary compressed; do # bits, and codes of few bits, from file to engine
+for name in binary compressed uniform; do # bits, and codes of few bits, from file to engine
   "$build/run_net" "$here/../golden/good/$name.lowbit" | head -1 >"$build.$name"
   diff "$build.$name" "$here/expected_$name.txt" || { echo "run.sh: the $name net gives something else"; exit 1; }
 done

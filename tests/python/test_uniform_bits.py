@@ -308,6 +308,7 @@ def test_weights_alone(name, bits):
         weight, scale = reference.tensors[f"{op['name']}.weight"], model.plan.tensors[op["params"]["scale"]]
         error = float_weights(model.plan, op) - weight
         assert scale.shape == (weight.shape[0],)
+        assert next(r for r in model.layers() if r.layer == op["name"]).weights == f"int{bits} per channel"
         top = 2 ** (bits - 1) - 1
         inside = np.abs(weight) <= (scale * top).reshape(-1, *[1] * (weight.ndim - 1))
         assert (np.abs(error) <= scale.reshape(-1, *[1] * (weight.ndim - 1)) * 1.0001)[inside].all()

@@ -88,7 +88,7 @@ def _kind(plan: Plan, op: dict[str, Any], weight: Array) -> str:
     """The precision of an operation's weights."""
     if op["op"].endswith("_bitserial"):
         return f"levels {len(weight)} bit per channel"
-    if is_packed(op):
+    if is_packed(op) or (is_codebook(op) and "scale" in op["params"]):
         return f"int{op['attrs']['bits']}"
     return "bits" if on_bits(op) else _codebook(plan, op) or str(weight.dtype)
 
