@@ -27,6 +27,7 @@ from lowbit.torch.compression import (
     unshared,
 )
 from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
+from lowbit.torch.deviation import DeviationSteps, deviation_steps, gradient_deviations
 from lowbit.torch.distributed import all_reduce_statistics
 from lowbit.torch.estimators import (
     ap2,
@@ -43,7 +44,7 @@ from lowbit.torch.estimators import (
 from lowbit.torch.fake_quantize import FakeQuantize
 from lowbit.torch.folding import QatConv2d, QatLayer, QatLinear, freeze_batch_norm
 from lowbit.torch.haq import HaqLayer, HaqResult, HaqSettings, HaqSpace, haq_search
-from lowbit.torch.int8_train import Int8TrainConv2d, Int8TrainLinear, gradient_deviations
+from lowbit.torch.int8_train import Int8TrainConv2d, Int8TrainLinear
 from lowbit.torch.layers import BinaryWeight, glorot_scale
 from lowbit.torch.losses import distribution_loss, squared_hinge
 from lowbit.torch.lq import LQActivation, LQConv2d, LQLinear, LQWeight
@@ -80,6 +81,7 @@ __all__ = [
     "CodebookConv2d",
     "CodebookLinear",
     "CodebookWeight",
+    "DeviationSteps",
     "EmaRange",
     "FakeQuantize",
     "HaqLayer",
@@ -111,6 +113,7 @@ __all__ = [
     "balanced",
     "binary_connect",
     "binary_steps",
+    "deviation_steps",
     "distribution_loss",
     "dorefa_activation",
     "dorefa_gradient",

@@ -346,16 +346,3 @@ class Int8TrainConv2d(Int8Train, nn.Conv2d):
 
 def _drawn(seed: int | None) -> int:
     return int(torch.randint(2**62, ())) if seed is None else seed
-
-
-def gradient_deviations(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """Of every 8-bit trained layer by name: its last gradient's deviation and the learning rate's factor.
-
-    Example:
-        >>> import torch
-        >>> from lowbit.torch import Int8TrainLinear, gradient_deviations
-        >>> gradient_deviations(torch.nn.Sequential(Int8TrainLinear(2, 2)))
-        {'0': (0.0, 1.0)}
-    """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, Int8Train)}
-    return {name: (float(m.deviation), m.lr_scale()) for name, m in layers.items()}

@@ -34,7 +34,7 @@ def expected(layer: nn.Conv2d, x: torch.Tensor, g: torch.Tensor, g_clip: float, 
     rounded, _, _ = lowbit.quantize_stochastic(pixels, g_clip / 127, seed=seed, stream=stream)
     gq = torch.from_numpy(rounded.astype(np.float64) - 128).permute(0, 3, 1, 2)
     xq = codes(x, float(x.detach().abs().max())).requires_grad_()
-    wq = codes(layer.weight, float(layer.weight.abs().max())).requires_grad_()
+    wq = codes(layer.weight, float(layer.weight.detach().abs().max())).requires_grad_()
     y = F.conv2d(xq, wq, None, layer.stride, layer.padding, layer.dilation, layer.groups)
     dx, dw = torch.autograd.grad(y, (xq, wq), gq)
     scales = [float(v) / 127 for v in (x.abs().max(), layer.weight.abs().max(), torch.tensor(g_clip))]
@@ -145,6 +145,31 @@ def test_the_learning_rate_falls_with_the_deviation():
     assert scaled.lr_scale() < 1
     assert torch.allclose(a * scaled.lr_scale(), b, rtol=1e-6)
     assert lt.gradient_deviations(nn.Sequential(scaled)) == {"0": (float(scaled.deviation), scaled.lr_scale())}
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_steps_are_scaled_for_any_optimiser(kind):
+    weights = []
+    for hooked in (False, True):
+        torch.manual_seed(0)
+        layer = lt.Int8TrainLinear(8, 8, seed=0, lr_scaling=False)
+        before = copy.deepcopy(list(layer.parameters()))
+        optimizer = kind(layer.parameters(), lr=0.1, weight_decay=0.01)
+        if hooked:
+            steps = lt.deviation_steps(optimizer, layer)
+        g = torch.randn(50, 8)
+        g[0, 0] = 3000.0
+        layer(torch.randn(50, 8)).backward(g)
+        optimizer.step()
+        weights.append([after - old for after, old in zip(layer.parameters(), before, strict=True)])
+    assert layer.lr_scale() < 1
+    for plain, scaled in zip(*weights, strict=True):
+        assert torch.allclose(plain * layer.lr_scale(), scaled, rtol=1e-4, atol=1e-6)
+    steps.remove()
+    moved = layer.weight.detach().clone()
+    layer.deviation.fill_(1.0)
+    optimizer.step()
+    assert not torch.allclose(layer.weight, moved, atol=1e-3)
 
 
 def test_zero_gradients_and_zero_inputs():
