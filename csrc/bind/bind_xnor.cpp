@@ -164,6 +164,42 @@ py::array pack(const py::array& x, const Optional& threshold, const Optional& fl
   return bits;
 }
 
+// x float32 with levels, or uint8 codes without: words (bits, ..., w).
+py::array pack_into_planes(const py::array& x, int64_t bits, const Optional& threshold, const Optional& codes,
+                           const std::optional<std::string>& isa, std::optional<int> threads) {
+  constexpr const char* kName = "pack_planes";
+  const DType dtype = threshold ? DType::f32 : DType::u8;
+  need_dtype(kName, "x", x, dtype);
+  if (x.ndim() < 1) throw py::value_error("pack_planes: x has no axes, bits go along the last");
+  if (bits < 1 || bits > 8) throw py::value_error("pack_planes: bits is " + std::to_string(bits) + ", must be 1 to 8");
+  const py::array rows = dense(x);
+  const int64_t c = x.shape(x.ndim() - 1), count = rows_before_last(x), words = bit_words(c);
+  Shape shape = shape_of(x);
+  shape.back() = words;
+  shape.insert(shape.begin(), bits);
+  py::array planes = output_words(kName, py::none(), shape);
+  auto* to = static_cast<uint32_t*>(planes.mutable_data());
+  const Isa level = isa_argument(isa);
+  if (!threshold) {
+    const auto* from = static_cast<const uint8_t*>(rows.data());
+    py::gil_scoped_release release;
+    pack_planes(from, count, c, c, bits, to, count * words, words, level, threads_argument(threads));
+    return planes;
+  }
+  const py::array steps = dense(*threshold), table = codes ? dense(*codes) : py::array();
+  const Shape want{(py::ssize_t{1} << bits) - 1}, all{py::ssize_t{1} << bits};
+  if (array_dtype(steps) != DType::f32 || shape_of(steps) != want ||
+      (codes && (array_dtype(table) != DType::u8 || shape_of(table) != all))) {
+    throw py::value_error("pack_planes: thresholds and codes do not fit " + std::to_string(bits) + " bits");
+  }
+  const Levels levels{bits, static_cast<const float*>(steps.data()),
+                      codes ? static_cast<const uint8_t*>(table.data()) : nullptr};
+  const auto* from = static_cast<const float*>(rows.data());
+  py::gil_scoped_release release;
+  pack_planes(from, count, c, c, levels, to, count * words, words, level, threads_argument(threads));
+  return planes;
+}
+
 py::array unpack(const py::array& words, int64_t c, const py::object& out, const std::optional<std::string>& isa,
                  std::optional<int> threads) {
   constexpr const char* kName = "unpack_bits";
@@ -410,6 +446,8 @@ void bind_xnor(py::module_& m) {
       .def_property_readonly("nbytes", [](const XnorWeights& w) { return w.packed.bytes(); });
   m.def("pack_bits", &pack, py::arg("x"), py::arg("threshold"), py::arg("flip"), py::arg("out"), py::arg("isa"),
         py::arg("threads"));
+  m.def("pack_planes", &pack_into_planes, py::arg("x"), py::arg("bits"), py::arg("threshold"), py::arg("codes"),
+        py::arg("isa"), py::arg("threads"));
   m.def("unpack_bits", &unpack, py::arg("bits"), py::arg("c"), py::arg("out"), py::arg("isa"), py::arg("threads"));
   m.def("max_pool_bits", &max_pool, py::arg("x"), py::arg("c"), py::arg("kernel"), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("out"), py::arg("isa"), py::arg("threads"));

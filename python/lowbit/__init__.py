@@ -3,7 +3,7 @@
 from lowbit import search
 from lowbit._core import FormatError, best_isa, cpu_name, isas, num_threads, set_num_threads
 from lowbit.bits import PackedBits, binarize, max_pool_bits, pack_bits, unpack_bits, xnor_conv2d, xnor_gemm
-from lowbit.bitserial import bit_planes, bitserial_conv2d, bitserial_gemm
+from lowbit.bitserial import bit_planes, bitserial_conv2d, bitserial_gemm, level_planes
 from lowbit.calibration import (
     CalibrationTable,
     EntropyObserver,
@@ -112,6 +112,7 @@ __all__ = [
     "input_gradient_i8",
     "isas",
     "kmeans1d",
+    "level_planes",
     "load",
     "max_pool_bits",
     "num_threads",

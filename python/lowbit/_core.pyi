@@ -362,6 +362,9 @@ def pack_bits(
     isa: str | None,
     threads: int | None,
 ) -> npt.NDArray[np.uint32]: ...
+def pack_planes(
+    x: _Array, bits: int, threshold: _Array | None, codes: _Array | None, isa: str | None, threads: int | None
+) -> npt.NDArray[np.uint32]: ...
 def unpack_bits(
     bits: _Array, c: int, out: _Array | None, isa: str | None, threads: int | None
 ) -> npt.NDArray[np.int8]: ...

@@ -7,15 +7,17 @@ import numpy.typing as npt
 
 from lowbit import _core
 from lowbit.arguments import Array, Padding, Size, pair, sides, view
-from lowbit.bits import PackedBits, need_bits, word_rows
+from lowbit.bits import PackedBits, need_bits
 
 
-def bit_planes(codes: npt.ArrayLike, bits: int) -> PackedBits:
+def bit_planes(codes: npt.ArrayLike, bits: int, *, isa: str | None = None, threads: int | None = None) -> PackedBits:
     """Codes as planes of bits, lowest first: plane q of `bitserial_gemm` holds bit q of every code.
 
     Args:
         codes: (..., k) uint8 below 2**bits.
         bits: 1 to 8.
+        isa: level to run.
+        threads: thread count.
 
     Returns:
         `PackedBits` (bits, ..., k).
@@ -36,8 +38,45 @@ def bit_planes(codes: npt.ArrayLike, bits: int) -> PackedBits:
         raise ValueError(f"bit_planes: bits is {bits}, must be 1 to 8")
     if codes.size and int(codes.max()) >> bits:
         raise ValueError(f"bit_planes: code {codes.max()} has more than {bits} bits")
-    planes = np.stack([codes >> np.uint8(q) & np.uint8(1) for q in range(bits)])
-    return PackedBits._of(word_rows(planes), codes.shape[-1])
+    return PackedBits._of(_core.pack_planes(codes, bits, None, None, isa, threads), codes.shape[-1])
+
+
+def level_planes(
+    x: npt.ArrayLike, basis: npt.ArrayLike, *, isa: str | None = None, threads: int | None = None
+) -> PackedBits:
+    """Numbers as planes of the codes of their levels, see `lowbit.lq`: what `bitserial_gemm` takes with that basis.
+
+    A level is a sum of the basis with bits 0 and 1; a number takes the level whose interval holds it, intervals end at
+    mid-points, ties go down, a NaN takes the lowest (Zhang et al. 2018, section 3).
+
+    Args:
+        x: (..., k) float32.
+        basis: (A,) finite numbers, A from 1 to 4.
+        isa: level to run.
+        threads: thread count.
+
+    Returns:
+        `PackedBits` (A, ..., k).
+
+    Raises:
+        TypeError: x that is not float32.
+        ValueError: a basis of another shape, or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> lowbit.level_planes(np.float32([[-1.0, 0.3, 0.9, 7.0]]), [1.0, 0.5]).words.tolist()
+        [[[12]], [[10]]]
+    """
+    from lowbit import lq
+
+    x, basis = view(x), np.asarray(basis, np.float32)
+    if x.dtype != np.float32:
+        raise TypeError(f"level_planes: x is {x.dtype}, must be float32")
+    if basis.ndim != 1 or not 1 <= len(basis) <= 4:
+        raise ValueError(f"level_planes: the basis is {basis.shape}, must be 1 to 4 numbers")
+    sums, codes = lq.levels(basis, signed=False)
+    planes = _core.pack_planes(x, len(basis), lq.thresholds(sums), codes, isa, threads)
+    return PackedBits._of(planes, x.shape[-1])
 
 
 def _bases(function: str, a: npt.ArrayLike, b: npt.ArrayLike, b_planes: int, n: int) -> tuple[Array, Array]:

@@ -79,6 +79,10 @@ class NetWriter {
                     {"params", params}});
   }
   void output(int tensor) { outputs_.push_back(tensor); }
+  int planes(int tensor, int bits) {
+    tensors_[static_cast<size_t>(tensor)]["bits"] = bits;
+    return tensor;
+  }
   void make_dynamic(int tensor) { tensors_[static_cast<size_t>(tensor)]["dynamic"] = true; }
 
   template <typename T>
@@ -278,6 +282,59 @@ inline NetWriter few_bits_net() {
                         {"weight", book["weight"]},
                         {"scale", book["weight_scale"]}});
   net.output(y);
+  return net;
+}
+
+// Planes: levels of 2, 3 and 1 bits, both outputs of a product, a residual, groups. (b, 3, 12, 12) -> (b, 10).
+inline NetWriter planes_net() {
+  NetWriter net;
+  const auto real = [&](int64_t c) { return net.tensor("float32", {3, 12, c}); };
+  const auto planes = [&](int64_t c, int bits) { return net.planes(net.tensor("planes", {3, 12, c}), bits); };
+  const auto floats = [&](const std::string& name, std::vector<int64_t> shape) {
+    int64_t n = 1;
+    for (int64_t d : shape) n *= d;
+    std::vector<float> values(static_cast<size_t>(n));
+    for (float& v : values) v = static_cast<float>(net.number(-100, 100)) / 100;
+    return net.file(name, "F32", std::move(shape), values);
+  };
+  const auto with_levels = [&](Json params, const std::string& name, int bits) {
+    std::vector<float> threshold((size_t{1} << bits) - 1);
+    std::vector<uint8_t> codes(size_t{1} << bits);
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(codes.size() - 1 - i);
+    for (size_t i = 0; i < threshold.size(); ++i) threshold[i] = static_cast<float>(i) / 4 - 0.5f;
+    params["threshold"] = net.file(name + ".t", "F32", {static_cast<int64_t>(threshold.size())}, threshold);
+    params["codes"] = net.file(name + ".c", "U8", {static_cast<int64_t>(codes.size())}, codes);
+    return params;
+  };
+  const auto product = [&](const std::string& name, int64_t w_bits, int64_t x_bits, int64_t n, int64_t depth) {
+    std::vector<uint8_t> bytes;
+    for (int64_t i = 0; i < w_bits * ((n * depth + 7) / 8); ++i) {
+      bytes.push_back(static_cast<uint8_t>(net.number(0, 255)));
+      if ((i + 1) % ((n * depth + 7) / 8) == 0 && n * depth % 8)
+        bytes.back() &= static_cast<uint8_t>((1 << n * depth % 8) - 1);
+    }
+    return Json{{"weight", net.file(name + ".w", "U8", {w_bits, (n * depth + 7) / 8}, bytes)},
+                {"weight_basis", floats(name + ".v", {w_bits, n})},
+                {"input_basis", floats(name + ".a", {x_bits})},
+                {"bias", floats(name + ".b", {n})}};
+  };
+  const Json window = {{"kernel", {3, 3}}, {"pads", {1, 1, 1, 1}}, {"min", -1}};
+  const int x = net.input("float32", {3, 12, 12});
+  const int q = net.op("quantize_levels", {x}, planes(12, 2), Json::object(), with_levels(Json::object(), "q", 2));
+  const int a =
+      net.op("conv2d_bitserial", {q}, planes(33, 3), window, with_levels(product("a", 2, 2, 33, 108), "a", 3));
+  const int b = real(64), c = planes(64, 1);
+  net.op("conv2d_bitserial", {a}, {b, c}, {{"kernel", {1, 1}}}, with_levels(product("b", 1, 3, 64, 33), "b", 1));
+  Json grouped = window;
+  grouped["groups"] = 2;
+  const int d = net.op("conv2d_bitserial", {c, b}, real(64), grouped, product("d", 3, 1, 64, 288));
+  const int e = net.op("quantize_levels", {d}, planes(64, 4), Json::object(), with_levels(Json::object(), "e", 4));
+  const int f = net.op("dequantize_levels", {e}, real(64), Json::object(), {{"basis", floats("f.a", {4})}});
+  const int g = net.op("gemm_bitserial", {e, f}, real(64), Json::object(), product("g", 2, 4, 64, 64));
+  const int flat = net.op("reshape", {g}, net.tensor("float32", {2304}));
+  const int h = net.op("quantize_levels", {flat}, net.planes(net.tensor("planes", {2304}), 1), Json::object(),
+                       with_levels(Json::object(), "h", 1));
+  net.output(net.op("gemm_bitserial", {h}, net.tensor("float32", {10}), Json::object(), product("y", 1, 1, 10, 2304)));
   return net;
 }
 

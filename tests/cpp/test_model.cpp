@@ -158,6 +158,10 @@ int main() {
   every_level_and_thread_count_agrees(few_bits, net);
   a_warm_session_allocates_nothing(few_bits, net, 1);  // on a busy machine a worker may first take part later
   what_the_caller_owns_stays_whole(few_bits, net);
+  const Model planes = Model::from_bytes(nets::planes_net().bytes());
+  every_level_and_thread_count_agrees(planes, net);
+  a_warm_session_allocates_nothing(planes, net, 1);
+  what_the_caller_owns_stays_whole(planes, net);
   missing_and_wrong_files();
   return expect::failures() != 0;
 }

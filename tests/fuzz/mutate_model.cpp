@@ -144,7 +144,8 @@ int main(int argc, char** argv) {
   g_random.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
   cut_everywhere(nets::tiny_net().bytes());
   int64_t changed_plans = 0;
-  for (const nets::NetWriter& net : {nets::small_net(), nets::other_net(), nets::binary_net(), nets::few_bits_net()}) {
+  for (const nets::NetWriter& net :
+       {nets::small_net(), nets::other_net(), nets::binary_net(), nets::few_bits_net(), nets::planes_net()}) {
     const Bytes good = net.bytes();
     const int64_t opened = models_opened();
     feed(good);

@@ -196,3 +196,73 @@ def test_wrong_nodes_are_named(planes: np.ndarray, basis: np.ndarray, message: s
     w = b.node("BasisWeight", b.constant(planes), b.constant(basis))
     with pytest.raises(lowbit.UnsupportedError, match=f"BasisWeight.*{message}"):
         lowbit.convert(b.model([4, 5, 5], b.node("Conv", b.levels("x", 2), w)), recipe="lq")
+
+
+def float_net() -> ModelProto:
+    """Conv, ReLU, Conv, ReLU, pool, Conv + shortcut, ReLU, Gemm."""
+    b = Builder(11)
+
+    def conv(x: str, oc: int, c: int, k: int, scale: float = 1.0) -> str:
+        w = b.floats(oc, c, k, k) * np.float32(scale / (c * k * k) ** 0.5)
+        return b.node("Conv", x, b.constant(w), b.constant(b.floats(oc)), pads=[k // 2] * 4)
+
+    t = b.node("Relu", conv("x", 32, 3, 3))
+    t = b.node("MaxPool", b.node("Relu", conv(t, 32, 32, 3)), kernel_shape=[2, 2], strides=[2, 2])
+    t = b.node("Relu", b.node("Add", conv(t, 32, 32, 3), t))
+    t = b.node("Flatten", b.node("GlobalAveragePool", t))
+    return b.model([3, 8, 8], b.node("Gemm", t, b.constant(b.floats(10, 32)), transB=1))
+
+
+@pytest.fixture(scope="module")
+def calibrated() -> tuple[ModelProto, Any]:
+    net = float_net()
+    rng = np.random.default_rng(2)
+    batches = [rng.normal(size=(16, 3, 8, 8)).astype(np.float32) for _ in range(2)]
+    return net, lowbit.calibrate(net, batches)
+
+
+@pytest.mark.parametrize("recipe, most", [("lq:4/4", 0.12), ("lq:2/3", 0.4), ("lq-int8:4/4", 0.12)])
+def test_bases_are_fitted_after_training(calibrated: tuple[ModelProto, Any], recipe: str, most: float):
+    """First and last layer keep the rest; the error shrinks with the bits."""
+    net, table = calibrated
+    x = np.random.default_rng(3).normal(size=(8, 3, 8, 8)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(net).run(None, {"x": x})
+    model = lowbit.convert(net, recipe, table)
+    y = model.run(x)
+    assert np.linalg.norm(y - expected) < most * np.linalg.norm(expected)
+    ops = [op["op"] for op in model.plan.ops if "conv2d" in op["op"] or "gemm" in op["op"]]
+    rest = ("conv2d", "gemm") if "int8" in recipe else ("conv2d_f32", "gemm_f32")
+    assert ops == [rest[0], "conv2d_bitserial", "conv2d_bitserial", rest[1]]
+    if "int8" not in recipe:
+        (reference,) = Reference(model.plan).run({"x": x}).values()
+        np.testing.assert_allclose(y, reference, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
+    for isa in lowbit.isas():
+        np.testing.assert_array_equal(model.run(x, isa=isa, threads=2), model.run(x, isa=isa, threads=1))
+
+
+def test_an_override_reaches_the_last_layer_and_bits_differ_by_layer(calibrated: tuple[ModelProto, Any]):
+    net, table = calibrated
+    model = lowbit.convert(net, "float32", table, overrides={"op:Gemm": "lq:2/2", "conv_1": "lq:3/1"})
+    found = {
+        op["name"]: model.plan.tensors[op["params"]["weight"]].shape[0]
+        for op in model.plan.ops
+        if "bits" in op["op"] or "bitserial" in op["op"]
+    }
+    assert found == {"gemm_0": 2, "conv_1": 3}
+
+
+def test_ranges_without_histograms_spread_levels_evenly(calibrated: tuple[ModelProto, Any]):
+    net, table = calibrated
+    ranges = {name: table.range(name) for name in table}
+    model = lowbit.convert(net, "lq:2/2", ranges)
+    bases = [model.plan.tensors[op["params"]["input_basis"]] for op in model.plan.ops if "bitserial" in op["op"]]
+    assert len(bases) == 2
+    for basis in bases:
+        assert basis[1] == pytest.approx(2 * basis[0])
+
+
+def test_it_needs_a_calibration(calibrated: tuple[ModelProto, Any]):
+    with pytest.raises(ValueError, match="needs calibration"):
+        lowbit.convert(calibrated[0], "lq:2/2")
+    with pytest.raises(ValueError, match="lq:W/A"):
+        lowbit.convert(calibrated[0], "lq:5/2")

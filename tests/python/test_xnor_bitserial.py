@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowbit
+from lowbit import lq
 
 LEVELS = lowbit.isas()
 
@@ -104,3 +105,36 @@ def test_bad_input():
         lowbit.bit_planes(np.array([4], np.uint8), 2)
     with pytest.raises(TypeError, match="codes are int64"):
         lowbit.bit_planes(np.array([4]), 2)
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+def test_planes_are_the_bits_of_codes(bits, isa):
+    rng = np.random.default_rng(bits)
+    for k in (0, 1, 31, 32, 33, 63, 64, 65, 200):
+        codes = rng.integers(0, 1 << bits, (2, 3, k)).astype(np.uint8)
+        planes = lowbit.bit_planes(codes, bits, isa=isa, threads=2)
+        assert planes.shape == (bits, 2, 3, k)
+        expected = np.stack([codes >> q & 1 for q in range(bits)])
+        np.testing.assert_array_equal(planes.words, lowbit.pack_bits(expected, threshold=np.ones(k)).words)
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("basis", [[0.7], [0.5, 1.0], [1.0, -0.25, 0.1], [0.1, 0.2, 0.4, 0.8], [0.3, 0.3]])
+def test_level_planes_are_lq_codes(basis, isa):
+    rng = np.random.default_rng(3)
+    for k in (1, 15, 16, 17, 31, 33, 64, 70, 129):
+        x = rng.normal(0.5, 1, (5, k)).astype(np.float32)
+        x[0] = lq.thresholds(lq.levels(basis, signed=False)[0])[rng.integers(0, 2 ** len(basis) - 1, k)]  # ties
+        planes = lowbit.level_planes(x, basis, isa=isa)
+        codes = lq.assign(x, basis, signed=False)
+        np.testing.assert_array_equal(planes.words, lowbit.bit_planes(codes, len(basis)).words)
+
+
+def test_wrong_arguments_of_level_planes():
+    with pytest.raises(TypeError, match="float64"):
+        lowbit.level_planes(np.zeros(3), [1.0])
+    with pytest.raises(ValueError, match="1 to 4 numbers"):
+        lowbit.level_planes(np.zeros(3, np.float32), np.ones(5))
+    with pytest.raises(ValueError, match="NaN"):
+        lowbit.level_planes(np.zeros(3, np.float32), [np.nan])

@@ -12,6 +12,7 @@ from lowbit.compression.coded import CodedWeights
 from lowbit.graph import pointwise_math
 from lowbit.graph.codebook import code_int8, coded_parts, write_codebook
 from lowbit.graph.few_bits import least_bits, pack_weights
+from lowbit.graph.fit_levels import fit_levels
 from lowbit.graph.lower_bits import BitLayers
 from lowbit.graph.lower_planes import PlaneLayers
 from lowbit.graph.net import BATCH, NHWC, Array, Layer, Net, Shape, Tensor
@@ -48,6 +49,7 @@ def lower(
         ValueError: where a pattern matches nothing or a tensor has no range.
     """
     recipes, forced = assign_recipes(net, recipe, overrides, rounding)
+    net, recipes = fit_levels(net, recipes, forced, Ranges(ranges))
     return Lowering(net, recipe, recipes, forced, Ranges(ranges), onnx_names, images or {}).run()
 
 

@@ -59,7 +59,8 @@ class Recipe:
     @property
     def needs_ranges(self) -> bool:
         """Whether a calibration is needed."""
-        return self.is_static or ((self.is_binary or self.is_leveled) and self.for_the_rest().is_static)
+        fitted = self.is_leveled and self.bits <= 4
+        return self.is_static or fitted or ((self.is_binary or self.is_leveled) and self.for_the_rest().is_static)
 
     def for_the_rest(self) -> Recipe:
         """What a layer gets that cannot be binary, or in levels."""
@@ -90,6 +91,7 @@ _NAMED = {
 
 
 _CODEBOOK = re.compile(r"codebook:([1-8])(?:/(channel|columns:[1-9]\d{0,8}))?(/int8)?(/huffman)?")
+_LEVELS = re.compile(r"(lq|lq-int8):([1-4])/([1-4])")
 _UNIFORM = re.compile(r"int:([2-8])/([2-8]|32)")
 
 
@@ -122,6 +124,8 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
     Args:
         recipe: ``int8``, ``int8-tensor``, ``int8-affine``, ``int8-dynamic``, ``float32``, ``xnor``, ``xnor-int8``,
             ``lq`` (layers that come with levels on planes of bits, the rest in float32; ``lq-int8``: the rest in int8),
+            ``lq:W/A``, ``lq-int8:W/A`` (the others in levels of W and A = 1 to 4 bits, fitted to weights and
+            calibration),
             ``codebook:B[/channel|/columns:G][/int8][/huffman]`` (B = 1 to 8 bits a weight; one codebook, or one for
             each output channel or group of G input columns; activations in float, or int8), ``int:W/A`` (``int8``
             with weights of W and activations of A bits, 2 to 8; A = 32: in float), or a dict.
@@ -156,11 +160,13 @@ def parse_recipe(recipe: str | Mapping[str, str], rounding: str | None = None) -
             result = codebook
         elif (found := _UNIFORM.fullmatch(recipe)) is not None:
             result = _uniform(int(found[1]), int(found[2]))
+        elif (found := _LEVELS.fullmatch(recipe)) is not None:
+            result = replace(_NAMED[found[1]], name=recipe, bits=int(found[2]), activation_bits=int(found[3]))
         elif recipe in _NAMED:
             result = _NAMED[recipe]
         else:
             raise ValueError(
-                f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, "
+                f"recipe {recipe!r} is not one of {', '.join(_NAMED)}, lq:W/A (1 to 4), "
                 "codebook:B[/channel|/columns:G][/int8][/huffman] (B 1 to 8), int:W/A (2 to 8; A also 32), or a dict"
             )
     else:
