@@ -45,8 +45,8 @@ def convert(
             ``int8-affine`` (uint8 activations with zero points, integer-only), ``int8-dynamic`` (no calibration),
             ``xnor`` (products of +-1 activations and weights on bits, the rest in float; ``xnor-int8``: the rest in
             int8), ``codebook:B``, ``int:W/A`` (W-bit weights and A-bit activations, 2 to 8, see docs/int8.md; A = 32:
-            weights alone, no calibration), ``lq`` and ``lq:W/A`` (levels of a basis, 1 to 4 bits, on planes of bits, see
-            docs/lq.md), ``float32``, or a dict with ``weight``, ``activation``, ``output``, ``rounding``.
+            weights alone, no calibration), ``lq`` and ``lq:W/A`` (levels of a basis, 1 to 4 bits, on planes of bits,
+            see docs/lq.md), ``float32``, or a dict with ``weight``, ``activation``, ``output``, ``rounding``.
         calibration: ``CalibrationTable``, or batches for ``lowbit.calibrate``, or a mapping of ONNX tensor name ->
             (lo, hi). Not needed by ``int8-dynamic``, ``float32`` and quantized files.
         overrides: pattern -> recipe for single layers. A pattern matches canonical layer names by ``re.fullmatch``, or
