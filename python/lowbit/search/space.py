@@ -33,7 +33,7 @@ Assignment = Mapping[str, str]
 Choices = Sequence[str] | Mapping[str, Sequence[str]]
 
 METRICS = ("latency", "size", "energy", "bops")
-DEFAULT_CHOICES = ("float32", "int8", "codebook:4", "codebook:2")
+DEFAULT_CHOICES = ("float32", "int8", "int:6/8", "int:4/8", "int:3/8", "int:2/8")
 _MOST_STATES = 2048  # of a site; a tensor with more readers than that is taken with its nearest ones
 
 
