@@ -137,7 +137,7 @@ class BitserialCall {
               .run_words = r.run_words,
               .w = w.words.data() + at * panel_words,
               .w_bytes = xnor_.byte_order ? w.bytes_ordered() + at * panel_words * int64_t(sizeof(uint32_t)) : nullptr,
-              .channels = std::min(kXnorPanel, w.channels() - panel * kXnorPanel),
+              .channels = std::min(kXnorPanel, (w.channels() - panel * kXnorPanel + 15) / 16 * 16),  // whole vectors
               .start = start_ + p * pattern_area_ + column,
               .half = half_ + p * pattern_area_ + column,
               .least = nullptr,

@@ -53,15 +53,16 @@ struct Tree {
   }
 };
 
-// Plane after plane of 64 codes (4 vectors), `count` of which are there.
-static inline __attribute__((always_inline)) void store_planes(const __m512i (&code)[4], int64_t bits, int64_t count,
+// Plane after plane of kC vectors of codes, `count` of which are there.
+template <int kC>
+static inline __attribute__((always_inline)) void store_planes(const __m512i (&code)[kC], int64_t bits, int64_t count,
                                                                uint32_t* to, int64_t stride) {
   const uint64_t valid = count < 64 ? ((uint64_t)1 << count) - 1 : ~(uint64_t)0;
   for (int64_t q = 0; q < bits; ++q, to += stride) {
     const __m512i bit = _mm512_set1_epi32(1 << q);
     uint64_t word = 0;
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
+    for (int c = 0; c < kC; ++c) {
       word |= (uint64_t)_cvtmask16_u32(_mm512_test_epi32_mask(code[c], bit)) << (c * kLanes);
     }
     word &= valid;
@@ -70,16 +71,16 @@ static inline __attribute__((always_inline)) void store_planes(const __m512i (&c
   }
 }
 
-template <bool kPlanes>
+template <bool kPlanes, int kC>
 static void sums_f32(const PairSums& s) {
   const LevelSteps none = {1, &s.lo, (const uint8_t*)"\0\1"};
   const Tree tree(kPlanes ? s.levels : none);
   const __m512 lo = _mm512_set1_ps(s.lo), hi = _mm512_set1_ps(s.hi);
   const int64_t step = s.rows * kBitserialPanel;
   for (int64_t r = 0; r < s.rows; ++r) {
-    __m512i code[4];
+    __m512i code[kC];
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
+    for (int c = 0; c < kC; ++c) {
       const int64_t j = c * kLanes;
       const __mmask16 m = lanes(s.channels - j);
       const int32_t* dot = s.dots + r * kBitserialPanel + j;
@@ -97,13 +98,34 @@ static void sums_f32(const PairSums& s) {
       if (s.y) _mm512_mask_storeu_ps((float*)s.y + r * s.ldy + j, m, v);
       if (kPlanes) code[c] = tree.of(v);
     }
-    if (kPlanes) store_planes(code, s.levels.bits, s.channels, s.planes + r * s.ld_planes, s.plane_stride);
+    if (kPlanes) store_planes<kC>(code, s.levels.bits, s.channels, s.planes + r * s.ld_planes, s.plane_stride);
   }
+}
+
+template <bool kPlanes>
+static void sums_of(const PairSums& s) {
+  if (s.channels > 48) return sums_f32<kPlanes, 4>(s);
+  if (s.channels > 32) return sums_f32<kPlanes, 3>(s);
+  if (s.channels > 16) return sums_f32<kPlanes, 2>(s);
+  return sums_f32<kPlanes, 1>(s);
+}
+
+// The codes of 16 kC numbers, `left` of which are there, as planes.
+template <int kC>
+static inline __attribute__((always_inline)) void pack_vectors(const PlaneRows& r, const Tree& tree, const float* x,
+                                                               int64_t left, uint32_t* to) {
+  __m512i code[kC];
+#pragma GCC unroll 4
+  for (int c = 0; c < kC; ++c) {
+    const int64_t at = c * kLanes;
+    code[c] = tree.of(_mm512_maskz_loadu_ps(lanes(left - at), x + at));
+  }
+  store_planes<kC>(code, r.levels.bits, left, to, r.stride);
 }
 
 }  // namespace
 
-void pair_sums_f32_avx512(const PairSums& s) noexcept { s.planes ? sums_f32<true>(s) : sums_f32<false>(s); }
+void pair_sums_f32_avx512(const PairSums& s) noexcept { s.planes ? sums_of<true>(s) : sums_of<false>(s); }
 
 void pair_sums_s32_avx512(const PairSums& s) noexcept {
   const __m128i shift = _mm_cvtsi32_si128(s.shift);
@@ -125,14 +147,12 @@ void pack_levels_avx512(const PlaneRows& r) noexcept {
   for (int64_t i = 0; i < r.rows; ++i) {
     const float* x = (const float*)r.x + i * r.ldx;
     uint32_t* to = r.planes + i * r.ld;
-    for (int64_t j = 0; j < r.c; j += 64, to += 2) {
-      __m512i code[4];
-#pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) {
-        const int64_t at = j + c * kLanes;
-        code[c] = tree.of(_mm512_maskz_loadu_ps(lanes(r.c - at), x + at));
-      }
-      store_planes(code, r.levels.bits, r.c - j, to, r.stride);
+    int64_t j = 0;
+    for (; j + 32 < r.c; j += 64, to += 2) pack_vectors<4>(r, tree, x + j, r.c - j, to);
+    if (r.c - j > 16) {
+      pack_vectors<2>(r, tree, x + j, r.c - j, to);
+    } else if (r.c > j) {
+      pack_vectors<1>(r, tree, x + j, r.c - j, to);
     }
   }
 }

@@ -255,6 +255,16 @@ static void rows_of(const XnorBlock& b, const Channels<kC>& t, int64_t i) {
   if constexpr (kR > 1) rows_of<kFinish, kR / 2, kC>(b, t, i);
 }
 
+// The last channels, fewer than a panel: dots of whole vectors from registers.
+template <Finish kFinish, int kC>
+static void rest_of(const XnorBlock& b, int64_t j) {
+  const Channels<kC> t(b, j);
+  if constexpr (kFinish == Finish::dots) {
+    if (t.count == kC * kLanes) return rows_of<Finish::dots, 8, kC>(b, t, 0);
+  }
+  rows_of<Finish::any, 8, kC>(b, t, 0);
+}
+
 template <Finish kFinish>
 static void run(const XnorBlock& b) {
   int64_t j = 0;
@@ -268,11 +278,11 @@ static void run(const XnorBlock& b) {
   }
   const int64_t rest = b.channels - j;
   if (rest > 32) {
-    rows_of<Finish::any, 8>(b, Channels<3>(b, j), 0);
+    rest_of<kFinish, 3>(b, j);
   } else if (rest > 16) {
-    rows_of<Finish::any, 8>(b, Channels<2>(b, j), 0);
+    rest_of<kFinish, 2>(b, j);
   } else if (rest > 0) {
-    rows_of<Finish::any, 8>(b, Channels<1>(b, j), 0);
+    rest_of<kFinish, 1>(b, j);
   }
 }
 
