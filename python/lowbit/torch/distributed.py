@@ -8,13 +8,14 @@ _EXTREMES = {"low": distributed.ReduceOp.MIN, "high": distributed.ReduceOp.MAX, 
 
 @torch.no_grad()
 def all_reduce_statistics(model: nn.Module) -> None:
-    """Gives every process the statistics of all of them: call it after each step of DistributedDataParallel.
+    """Gives every process the statistics of all: under DistributedDataParallel, after backward, before the step.
 
     DistributedDataParallel averages gradients, but of buffers it keeps those of process 0, which has seen its own
     share of each batch only. Here ranges (``EmaRange``) and the clips of ``Int8TrainLinear`` and ``Int8TrainConv2d``
     inputs become the extremes of all shares: exactly what one process would have had with the whole batch. Every other
     floating-point buffer, such as the bases of ``LQActivation`` and batch normalisation's moving statistics, becomes
-    the mean. Counters are the same everywhere and stay. Without a process group nothing happens.
+    the mean. So does the deviation that ``deviation_steps`` scales the step by: without this call the weights of the
+    processes would drift apart. Counters are the same everywhere and stay. Without a process group nothing happens.
 
     Example:
         >>> import torch

@@ -39,6 +39,10 @@ def lq() -> nn.Module:
     return nn.Sequential(lt.LQLinear(6, 8, w_bits=2, a_bits=2), nn.ReLU(), lt.LQLinear(8, 2, w_bits=2, a_bits=2))
 
 
+def int8_train() -> nn.Module:
+    return nn.Sequential(lt.Int8TrainLinear(6, 8, seed=1), nn.ReLU(), lt.Int8TrainLinear(8, 2, seed=2))
+
+
 # what -> (net, whether two processes have what one has)
 KINDS = {
     "binary": (binary, True),
@@ -46,6 +50,8 @@ KINDS = {
     "qat": (qat, False),  # within a step each process rounds with its own share's ranges
     "qat_normalised": (qat_normalised, False),  # each process normalises by its own share, as torch's layer does
     "lq": (lq, False),  # bases are fitted to each share, then averaged
+    "int8_train": (int8_train, False),  # gradients are rounded with each process's own random numbers
+    "int8_train_adam": (int8_train, False),
 }
 
 
@@ -54,9 +60,12 @@ def train(rank: int, world: int, kind: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     net = KINDS[kind][0]()
     model: nn.Module = DistributedDataParallel(net) if world > 1 else net
-    optimizer = (torch.optim.Adam if kind == "stochastic" else torch.optim.SGD)(model.parameters(), lr=0.01)
-    if "binary" in kind or kind == "stochastic":
+    adam = kind in ("stochastic", "int8_train_adam")
+    optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(model.parameters(), lr=0.01)
+    if kind in ("binary", "stochastic"):
         lt.binary_steps(optimizer, model)
+    if kind == "int8_train_adam":
+        lt.deviation_steps(optimizer, model)
     dtype = next(net.parameters()).dtype
     x, y = torch.randn(3, 8, 6, dtype=dtype), torch.randint(0, 2, (3, 8))
     torch.manual_seed(100 + rank)  # the draws may differ between the processes; the weights may not
@@ -64,8 +73,8 @@ def train(rank: int, world: int, kind: str) -> dict[str, torch.Tensor]:
         optimizer.zero_grad()
         share = slice(rank * 8 // world, (rank + 1) * 8 // world)
         lt.squared_hinge(model(x[step, share]), y[step, share]).backward()
-        optimizer.step()
         lt.all_reduce_statistics(net)
+        optimizer.step()
     return net.state_dict()
 
 
@@ -84,9 +93,13 @@ def two_processes(tmp_path_factory):
         )
         for rank in range(2)
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:  # one that fails may leave the other waiting
+        for process in processes:
+            process.kill()
     return folder
 
 
