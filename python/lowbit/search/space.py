@@ -221,6 +221,8 @@ class Space:
     def class_of(self, choice: str, fine: bool = False) -> str:
         """What a layer's neighbours see of its precision: their costs depend on nothing else of it."""
         recipe = self._recipes[choice]
+        if recipe.activation == "levels":  # planes of so many bits, which the layer before may write itself
+            return f"levels:{recipe.activation_bits}"
         if not recipe.is_static:
             return "dynamic" if recipe.activation == "dynamic" else "float"
         return f"{recipe.activation}:{recipe.activation_bits}" if fine else recipe.activation
@@ -504,10 +506,11 @@ class Space:
             return str(op["name"])
         if op["name"] in self._named:
             return f"tensor {self._named[op['name']].name}"
-        name = str(plan.activations[op["outputs"][0]]["name"])
+        own = op["outputs"] if op["op"] == "binary" else op["inputs"]  # a residual's addition; a conversion
+        name = str(plan.activations[own[0]]["name"])
         while name:
             for candidate in (name, re.sub(r"_\d+$", "", name)):
-                if candidate in self._macs_of and op["op"] == "binary":  # a residual's addition
+                if candidate in self._macs_of and op["op"] == "binary":
                     return candidate
                 if candidate in self._named:
                     return f"tensor {self._named[candidate].name}"
