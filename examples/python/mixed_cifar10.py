@@ -4,8 +4,8 @@
 
 Everything is post-training. Held-out training images calibrate, give the sensitivities and choose between two measures
 of error; the test set is used once for each point, at the end. Each point is compared with the line between the uniform
-precisions on its two sides (of all uniform ones that no other beats). The latency table's prediction is checked on
-random assignments. Tables and sensitivities are kept in the folder: a second run is quick.
+precisions on its two sides (those that no other beats). The latency table's prediction is checked on random
+assignments. Tables and sensitivities are kept in the folder: a second run is quick.
 """
 
 import argparse
@@ -22,6 +22,11 @@ from resnet20 import cifar10
 
 SIZE = ["int8", *(f"int:{w}/8" for w in range(2, 8)), *(f"codebook:{b}" for b in range(2, 6))]
 LATENCY = ["float32", "int8"]
+
+
+def uniform_line(points: list[Point], metric: str) -> list[Point]:
+    """The uniform precisions that points are compared with: codebooks lie below the line of the evenly spaced ones."""
+    return pareto([p for p in points if "codebook" not in p.name], metric)
 
 
 def run(name: str, choices: list[str], shares: list[float], data, arguments) -> None:
@@ -53,7 +58,7 @@ def run(name: str, choices: list[str], shares: list[float], data, arguments) -> 
 
     for choice in choices:
         add(f"uniform {choice}", space.uniform(choice))
-    line = pareto(points, name)
+    line = uniform_line(points, name)
     low, high = line[0].costs[name], line[-1].costs[name]
     rows = []
     for share in shares:
@@ -95,7 +100,7 @@ def plot(folder: Path, path: Path) -> None:
     ):
         points = [Point(**p) for p in json.loads((folder / f"{name}.json").read_text())["points"]]
         uniform, searched = ([p for p in points if p.name.startswith(k)] for k in ("uniform", "searched"))
-        line = pareto(uniform, name)
+        line = uniform_line(uniform, name)
         ax.plot([unit * p.costs[name] for p in line], [p.accuracy for p in line], "-", lw=1, color="0.6")
         ax.plot([unit * p.costs[name] for p in uniform], [p.accuracy for p in uniform], "s", ms=5, label="uniform")
         ax.plot([unit * p.costs[name] for p in searched], [p.accuracy for p in searched], "*", ms=12, label="searched")
