@@ -233,6 +233,23 @@ def test_packed_convolutions_give_what_the_reference_gives(bits, groups):
     check(net_.outputs(y, z))
 
 
+@pytest.mark.parametrize("bits", range(2, 8))
+@pytest.mark.parametrize("factor", [0.01, 1.0, 40.0])
+@pytest.mark.parametrize("bias", [0, 1000, 2**27])
+@pytest.mark.parametrize("rounding", ["nearest_even", "gemmlowp"])
+def test_depthwise_layers_whose_multipliers_reach_1(bits, factor, bias, rounding):
+    """The engine may enlarge weights of few bits for its faster depthwise kernel: that changes nothing."""
+    net_ = Net(bits)
+    c = 37
+    x = net_.input("uint8", (9, 8, c), 0.1, 7)
+    params = net_.packed(bits, c, 3, 3, 1)
+    params["weight_scale"] = (params["weight_scale"] * factor).astype(np.float32)
+    params["bias"] = net_.rng.integers(-bias, bias + 1, c).astype(np.int32)
+    y = net_.tensor("uint8", (9, 8, c), 0.1, 3)
+    net_.op("conv2d", [x], y, params, bits=bits, groups=c, rounding=rounding, hi=100, **CONV)
+    check(net_.outputs(y), batches=(1,))
+
+
 def packed_conv(change):
     net_ = Net()
     x = net_.input("int8", (5, 4, 3), 0.1, 3)

@@ -20,10 +20,13 @@ class Conv2d final : public Op {
       conv_ = pack_conv_i8(w.data(), DType::s8, shape_);
       return;
     }
+    const int shift = 8 - weights.bits, factor = epilogue_.enlarge_sums(taps, shift) ? 1 << shift : 1;
     std::vector<int8_t> taps_first(w.size());  // (c, kh, kw) -> (kh, kw, c)
     for (int64_t c = 0; c < shape_.c; ++c) {
-      for (int64_t t = 0; t < taps; ++t)
-        taps_first[static_cast<size_t>(t * shape_.c + c)] = w[static_cast<size_t>(c * taps + t)];
+      for (int64_t t = 0; t < taps; ++t) {
+        const int enlarged = w[static_cast<size_t>(c * taps + t)] * factor;
+        taps_first[static_cast<size_t>(t * shape_.c + c)] = static_cast<int8_t>(enlarged);
+      }
     }
     depthwise_weights_ = pack_depthwise_i8(taps_first.data(), shape_);
   }

@@ -74,6 +74,21 @@ void ProductEpilogue::check_sum(OpReader& reader, int64_t depth, int bits) const
   }
 }
 
+// Powers of two commute with every rounding to float32 that neither overflows nor falls below its normal numbers; the
+// fixed-point roundings are other arithmetic.
+bool ProductEpilogue::enlarge_sums(int64_t depth, int shift) {
+  if (shift == 0 || dynamic_ || fixed_.rounding != Rounding::nearest_even) return false;
+  const auto [least, most] = std::minmax_element(multipliers_.begin(), multipliers_.end());
+  if (multipliers_.empty() || *most < 1 || *least < 0x1p-100f) return false;
+  int64_t reach = 0;  // of a bias
+  for (int32_t b : bias_) reach = std::max<int64_t>(reach, std::abs(int64_t{b}));
+  const int64_t x = std::max(x_zero_point_, 255 - x_zero_point_);
+  if ((reach << shift) + depth * x * 128 > INT32_MAX) return false;
+  for (int32_t& b : bias_) b *= 1 << shift;
+  for (float& m : multipliers_) m = std::ldexp(m, -shift);
+  return true;
+}
+
 int64_t ProductEpilogue::scratch_bytes() const {
   return dynamic_ ? static_cast<int64_t>(weight_scale_.size() * sizeof(float)) : 0;
 }

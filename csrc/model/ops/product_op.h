@@ -34,6 +34,10 @@ class ProductEpilogue {
   Epilogue at(const Frame& frame, const std::vector<int>& inputs) const;
   int64_t scratch_bytes() const;
 
+  // Weights of few bits have large scales, and some kernels are faster with multipliers below 1. Where one is not, and
+  // it changes no result: prepares for weights, and so sums, 2^shift times as large. False: for weights as they are.
+  bool enlarge_sums(int64_t depth, int shift);
+
   int32_t weight_zero_point;
   int32_t x_zero_point(const Frame& frame, int x) const {
     return dynamic_ ? frame.dynamic[x].zero_point : x_zero_point_;

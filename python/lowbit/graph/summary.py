@@ -88,8 +88,10 @@ def _kind(plan: Plan, op: dict[str, Any], weight: Array) -> str:
     """The precision of an operation's weights."""
     if op["op"].endswith("_bitserial"):
         return f"levels {len(weight)} bit per channel"
-    if is_packed(op) or (is_codebook(op) and "scale" in op["params"]):
+    if is_packed(op):
         return f"int{op['attrs']['bits']}"
+    if is_codebook(op) and "scale" in op["params"]:
+        return f"int{op['attrs']['bits']} per channel"
     return "bits" if on_bits(op) else _codebook(plan, op) or str(weight.dtype)
 
 
