@@ -165,13 +165,14 @@ def train(args: argparse.Namespace, teacher: OnnxNet) -> None:
 
 
 def report(args: argparse.Namespace, teacher: OnnxNet) -> None:
-    """Every net on the engine, from its .lowbit bytes."""
+    """Every net on the engine, from its .lowbit file."""
     splits = {"train": images(args.images, TRAIN, 227, 0.875), "test": images(args.images, TEST, 227, 0.875)}
     wanted = {name: logits(teacher, x).argmax(1) for name, (x, _) in splits.items()}
     options = {"example": splits["test"][0][:1], "init": "optimal"}
 
     def measured(model: lowbit.Model) -> dict[str, float]:
-        model = lowbit.Model.from_bytes(model.to_bytes())
+        model.save(args.to / "net.lowbit")
+        model = lowbit.load(args.to / "net.lowbit")
         row = {}
         for name, (x, labels) in splits.items():
             answers = torch.cat([torch.from_numpy(model.run(part.numpy())).argmax(1) for part in x.split(10)])
