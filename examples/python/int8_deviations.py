@@ -1,6 +1,6 @@
 """Plots what int8_cifar10.py logged: each layer's gradient deviation over the steps, and the rates' factors.
 
-    python examples/python/int8_deviations.py build/reproductions/int8-train-int8-5-1.deviations.jsonl deviations.png
+python examples/python/int8_deviations.py build/reproductions/int8-train-int8-5-1.deviations.jsonl deviations.png
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 
 def main() -> None:
