@@ -35,7 +35,7 @@ def sample(
     trials: int = 100,
     sampler: str = "tpe",
     seed: int = 0,
-    storage: str | None = None,
+    storage: Any = None,
     study_name: str = "lowbit",
     first: Sequence[Mapping[str, str]] = (),
     progress: Progress | None = None,
@@ -48,7 +48,8 @@ def sample(
         trials: that this process adds to the study.
         sampler: ``tpe``: one objective, the error; ``nsga2``: error and the first budget's cost, a Pareto front.
         seed: of the sampler; each worker of a shared study should have its own.
-        storage: URL such as ``sqlite:///study.db``, or the path of a journal file: studies that are kept and shared.
+        storage: URL such as ``sqlite:///study.db``, the path of a journal file, or an Optuna storage: studies that are
+            kept and shared. In a database the trial of a worker that died is tried again, by another one.
         study_name: within the storage.
         first: assignments to try first, in a study that is new.
         progress: called as ``progress(stage, done, total)``.
@@ -155,10 +156,27 @@ def _listed(choices: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{name}: {', '.join(options)}" for name, options in choices.items())
 
 
-def _storage(optuna: Any, storage: str | None) -> Any:
-    if storage is None or "://" in storage:
+def _storage(optuna: Any, storage: Any) -> Any:
+    if storage is None or not isinstance(storage, str):
         return storage
+    if "://" in storage:
+        return database(storage)
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     return JournalStorage(JournalFileBackend(storage))
+
+
+def database(url: str, heartbeat: int = 60) -> Any:
+    """A database as Optuna's storage, with a heartbeat every so many seconds.
+
+    The trial of a worker that was silent for two of them is queued again, up to three times, by the next that asks.
+    """
+    storages = _optuna().storages
+    with warnings.catch_warnings():  # that heartbeats are experimental
+        warnings.simplefilter("ignore")
+        if hasattr(storages, "RetryHeartbeatStaleTrialCallback"):  # Optuna 4.9
+            retry = {"heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback(max_retry=3)}
+        else:
+            retry = {"failed_trial_callback": storages.RetryFailedTrialCallback(max_retry=3)}
+        return storages.RDBStorage(url, heartbeat_interval=heartbeat, grace_period=2 * heartbeat, **retry)
