@@ -159,12 +159,20 @@ void bind_quantize(py::module_& m) {
       py::arg("x"), py::arg("table"), py::arg("y"), py::arg("isa") = py::none(), py::arg("threads") = py::none());
 }
 
+Rounding rounding_argument(const char* function, const std::string& name) {
+  if (name == "nearest_even") return Rounding::nearest_even;
+  if (name == "gemmlowp") return Rounding::gemmlowp;
+  if (name == "single") return Rounding::single;
+  throw std::invalid_argument(std::string(function) + ": rounding '" + name +
+                              "' is not one of nearest_even, gemmlowp, single");
+}
+
 void bind_arithmetic(py::module_& m) {
   // A quantised array is three arguments: codes, scale, zero point.
   m.def(
       "add_i8",
       [](const py::array& a, float sa, int32_t za, const py::array& b, float sb, int32_t zb, py::array& y, float sy,
-         int32_t zy, int32_t lo, int32_t hi, const Level& isa, Threads threads) {
+         int32_t zy, int32_t lo, int32_t hi, const std::string& rounding, const Level& isa, Threads threads) {
         const Codes ca = codes("add_i8", "a", a, sa, za), cb = codes("add_i8", "b", b, sb, zb),
                     cy = codes("add_i8", "y", y, sy, zy);
         const void *pa = input("add_i8", "a", a), *pb = input("add_i8", "b", b);
@@ -172,17 +180,19 @@ void bind_arithmetic(py::module_& m) {
         const int64_t n = a.size();
         same_size("add_i8", "b", b.size(), n);
         same_size("add_i8", "y", y.size(), n);
+        const Rounding how = rounding_argument("add_i8", rounding);
         const Isa level = isa_argument(isa);
         py::gil_scoped_release release;
-        add_i8(pa, ca, pb, cb, n, to, cy, lo, hi, level, threads_argument(threads));
+        add_i8(pa, ca, pb, cb, n, to, cy, lo, hi, how, level, threads_argument(threads));
       },
       py::arg("a"), py::arg("a_scale"), py::arg("a_zero_point"), py::arg("b"), py::arg("b_scale"),
       py::arg("b_zero_point"), py::arg("y"), py::arg("y_scale"), py::arg("y_zero_point"), py::arg("lo") = -128,
-      py::arg("hi") = 255, py::arg("isa") = py::none(), py::arg("threads") = py::none());
+      py::arg("hi") = 255, py::arg("rounding") = "nearest_even", py::arg("isa") = py::none(),
+      py::arg("threads") = py::none());
   m.def(
       "mul_i8",
       [](const py::array& a, float sa, int32_t za, const py::array& b, float sb, int32_t zb, py::array& y, float sy,
-         int32_t zy, int32_t lo, int32_t hi, const Level& isa, Threads threads) {
+         int32_t zy, int32_t lo, int32_t hi, const std::string& rounding, const Level& isa, Threads threads) {
         need_rank("mul_i8", "a", a, 3);
         need_rank("mul_i8", "b", b, 2);
         const Codes ca = codes("mul_i8", "a", a, sa, za), cb = codes("mul_i8", "b", b, sb, zb),
@@ -192,13 +202,15 @@ void bind_arithmetic(py::module_& m) {
         const int64_t outer = a.shape(0), repeat = a.shape(1), inner = a.shape(2);
         same_size("mul_i8", "b", b.size(), outer * inner);
         same_size("mul_i8", "y", y.size(), a.size());
+        const Rounding how = rounding_argument("mul_i8", rounding);
         const Isa level = isa_argument(isa);
         py::gil_scoped_release release;
-        mul_i8(pa, ca, pb, cb, outer, repeat, inner, to, cy, lo, hi, level, threads_argument(threads));
+        mul_i8(pa, ca, pb, cb, outer, repeat, inner, to, cy, lo, hi, how, level, threads_argument(threads));
       },
       py::arg("a"), py::arg("a_scale"), py::arg("a_zero_point"), py::arg("b"), py::arg("b_scale"),
       py::arg("b_zero_point"), py::arg("y"), py::arg("y_scale"), py::arg("y_zero_point"), py::arg("lo") = -128,
-      py::arg("hi") = 255, py::arg("isa") = py::none(), py::arg("threads") = py::none());
+      py::arg("hi") = 255, py::arg("rounding") = "nearest_even", py::arg("isa") = py::none(),
+      py::arg("threads") = py::none());
   m.def(
       "binary_f32",
       [](const std::string& op, const py::array& a, const py::array& b, py::array& y, float lo, float hi,
@@ -280,20 +292,22 @@ void bind_pool(py::module_& m) {
   m.def(
       "average_pool_i8",
       [](const py::array& x, float sx, int32_t zx, py::array& y, float sy, int32_t zy, Pair kernel, Pair stride,
-         Padding padding, Pair dilation, bool count_include_pad, Pair overhang, const Level& isa, Threads threads) {
+         Padding padding, Pair dilation, bool count_include_pad, Pair overhang, const std::string& rounding,
+         const Level& isa, Threads threads) {
         const Conv2dShape shape = pool_shape("average_pool_i8", x, y, kernel, stride, padding, dilation);
         const Codes cx = codes("average_pool_i8", "x", x, sx, zx), cy = codes("average_pool_i8", "y", y, sy, zy);
         const void* from = input("average_pool_i8", "x", x);
         void* to = output("average_pool_i8", "y", y);
+        const Rounding how = rounding_argument("average_pool_i8", rounding);
         const Isa level = isa_argument(isa);
         py::gil_scoped_release release;
         average_pool_i8(from, cx, shape.c, shape, PoolCount(count_include_pad, overhang[0], overhang[1]), to, cy,
-                        shape.c, level, threads_argument(threads));
+                        shape.c, how, level, threads_argument(threads));
       },
       py::arg("x"), py::arg("x_scale"), py::arg("x_zero_point"), py::arg("y"), py::arg("y_scale"),
       py::arg("y_zero_point"), py::arg("kernel"), py::arg("stride") = Pair{1, 1}, py::arg("padding") = Padding{},
       py::arg("dilation") = Pair{1, 1}, py::arg("count_include_pad") = false, py::arg("overhang") = Pair{0, 0},
-      py::arg("isa") = py::none(), py::arg("threads") = py::none());
+      py::arg("rounding") = "nearest_even", py::arg("isa") = py::none(), py::arg("threads") = py::none());
   m.def(
       "average_pool_f32",
       [](const py::array& x, py::array& y, Pair kernel, Pair stride, Padding padding, Pair dilation,

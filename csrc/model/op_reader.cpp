@@ -174,6 +174,11 @@ void OpReader::float_clamp(float& lo, float& hi) {
   if (lo > hi) fail("'min' is above 'max'");
 }
 
+Rounding OpReader::rounding() {
+  const std::string name = attrs_.choice("rounding", {"nearest_even", "gemmlowp", "single"}, "nearest_even");
+  return name == "gemmlowp" ? Rounding::gemmlowp : name == "single" ? Rounding::single : Rounding::nearest_even;
+}
+
 float OpReader::ratio(double a, double b) const {
   const float r = static_cast<float>(a / b);
   if (!(std::isfinite(r) && r > 0))

@@ -57,6 +57,8 @@ class OpReader {
   void code_clamp(int32_t& lo, int32_t& hi);
   // The clamp of float outputs: attributes min and max.
   void float_clamp(float& lo, float& hi);
+  // Attribute rounding.
+  Rounding rounding();
   // a / b, which must come out finite and > 0 in float32.
   float ratio(double a, double b) const;
 

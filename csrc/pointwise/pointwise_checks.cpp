@@ -22,6 +22,10 @@ void check_level(const char* function, Isa isa) {
   if (!isa_supported(isa)) fail(function, std::string("level '") + isa_name(isa) + "' is not on this machine");
 }
 
+void check_rounding(const char* function, Rounding rounding) {
+  if (rounding > Rounding::single) fail(function, "unknown rounding " + std::to_string(static_cast<int>(rounding)));
+}
+
 void check_size(const char* function, const char* name, int64_t size) {
   if (size < 0) fail(function, std::string(name) + " = " + std::to_string(size) + " is negative");
 }

@@ -13,6 +13,7 @@ constexpr int64_t kGrain = 32768;
 
 [[noreturn]] void fail(const char* function, const std::string& what);
 void check_level(const char* function, Isa isa);
+void check_rounding(const char* function, Rounding rounding);
 void check_size(const char* function, const char* name, int64_t size);
 // a * b * c, all >= 0; throws where it leaves int64.
 int64_t check_product(const char* function, int64_t a, int64_t b, int64_t c);

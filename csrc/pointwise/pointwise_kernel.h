@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "lowbit/pointwise.h"
+#include "requantize/requantize_kernel.h"
 #include "target.h"
 
 namespace lowbit::pointwise {
@@ -49,6 +50,19 @@ struct LinearRow {
   int64_t out_w, c;
   void* y;
 };
+
+// The fixed-point forms, one variant each: integer-only networks spend little time in them.
+struct FixedSum {
+  FixedPoint a, b, sum;  // of (a - za) << 20, (b - zb) << 20, and of their sum
+  Rounding rounding;
+};
+void add_fixed_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, const CodeIn& cb, int64_t n, uint8_t* y,
+                      const CodeOut& out, const FixedSum& fixed) noexcept;
+void mul_fixed_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, const CodeIn& cb, int64_t repeat,
+                      int64_t inner, uint8_t* y, const CodeOut& out, FixedPoint ratio, Rounding rounding) noexcept;
+// ratio: of the scales, divided by each window's count; null: the plain mean.
+void average_pool_fixed_scalar(const PoolRow& row, const CodeIn& in, const CodeOut& out, const FixedPoint* ratio,
+                               Rounding rounding) noexcept;
 
 using Quantize = void(const float* x, int64_t n, float scale, const CodeOut& out, uint8_t* q) noexcept;
 // pixels of c planes that lie `plane` floats apart -> pixels ldq bytes apart.

@@ -134,15 +134,24 @@ void max_pool(const void* x, DType dtype, int64_t ldx, const Conv2dShape& shape,
 }
 
 void average_pool_i8(const void* x, const Codes& cx, int64_t ldx, const Conv2dShape& shape, PoolCount count, void* y,
-                     const Codes& cy, int64_t ldy, Isa isa, int threads) {
+                     const Codes& cy, int64_t ldy, Rounding rounding, Isa isa, int threads) {
   constexpr const char* kName = "average_pool_i8";
   check_level(kName, isa);
+  check_rounding(kName, rounding);
   const Conv2dShape s = checked(kName, shape, ldx, ldy);
   check_count(kName, s, count);
   const CodeOut out = code_out(kName, cy);
   const CodeIn in = code_in(kName, "x", cx, cx.scale / cy.scale);
   const int64_t taps = std::min(s.kh, s.h) * std::min(s.kw, s.w);  // that can lie inside the image
   if (taps > INT32_MAX / 255) fail(kName, "a window of " + std::to_string(taps) + " pixels overflows its sum");
+  if (rounding != Rounding::nearest_even) {
+    if (s.kh > INT32_MAX / s.kw) fail(kName, "a window of " + std::to_string(s.kh) + " x " + std::to_string(s.kw));
+    const bool same = cx.scale == cy.scale;
+    const FixedPoint ratio = exact_fixed_point(kName, double{cx.scale} / double{cy.scale});
+    over_rows(static_cast<const uint8_t*>(x), ldx, s, count, static_cast<uint8_t*>(y), ldy, threads,
+              [&](const PoolRow& row) { average_pool_fixed_scalar(row, in, out, same ? nullptr : &ratio, rounding); });
+    return;
+  }
   PoolCodes* const run = pick(kAverageCodes, isa);
   over_rows(static_cast<const uint8_t*>(x), ldx, s, count, static_cast<uint8_t*>(y), ldy, threads,
             [&](const PoolRow& row) { run(row, in, out); });

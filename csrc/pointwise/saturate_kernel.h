@@ -14,6 +14,14 @@ static inline uint8_t saturate(float f, const CodeOut& out) {
   return static_cast<uint8_t>((out.zero + static_cast<int32_t>(lrintf(f))) ^ out.flip);
 }
 
+// The same of a whole number.
+static inline uint8_t saturate_fixed(int64_t v, const CodeOut& out) {
+  v += out.zero;
+  v = v > out.lo ? v : out.lo;
+  v = v < out.hi ? v : out.hi;
+  return static_cast<uint8_t>(static_cast<int32_t>(v) ^ out.flip);
+}
+
 static inline float difference(uint8_t byte, const CodeIn& in) {
   return static_cast<float>((byte ^ in.flip) - in.zero);
 }

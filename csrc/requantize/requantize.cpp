@@ -82,6 +82,19 @@ void fixed_point_multiplier(float scale, int32_t& m0, int& shift) {
   m0 = static_cast<int32_t>(std::ldexp(std::frexp(scale, &shift), 31));  // exact: a float has 24 bits
 }
 
+FixedPoint exact_fixed_point(const char* function, double multiplier) {
+  if (!(multiplier > 0.0 && multiplier < double{kFixedPointLimit})) {
+    fail(function, "a ratio of scales is " + std::to_string(multiplier) + ", must be > 0 and below 2^30");
+  }
+  int shift;
+  int64_t m0 = std::llrint(std::ldexp(std::frexp(multiplier, &shift), 31));
+  if (m0 == int64_t{1} << 31) {
+    m0 >>= 1;
+    ++shift;
+  }
+  return shift < -32 ? FixedPoint{1 << 30, -32} : FixedPoint{static_cast<int32_t>(m0), shift};
+}
+
 Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int64_t n) {
   Requantizer q;
   static_cast<Epilogue&>(q) = epilogue;

@@ -36,6 +36,11 @@ inline Finish finish_of(const Requantizer& q) {
 // borrows the epilogue's arrays and the calling thread's scratch (slot fixed_point) until that thread's next call.
 Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int64_t n);
 
+// The pair of a multiplier > 0 to 31 bits, m0 = rne(mantissa * 2^31) (Jacob et al. 2018, section 2.2): for what has one
+// multiplier, not one per channel. Throws std::invalid_argument naming `function` where it is not finite, > 0 and below
+// 2^30.
+FixedPoint exact_fixed_point(const char* function, double multiplier);
+
 // Rows [i, i + rows) and channels [j, j + cols): accumulator (r, c) at acc[r * acc_stride + c], its output in row i + r
 // and column j + c of y. i counts output rows (pixels), which is where the residual is read.
 using RequantizeFn = void (*)(const int32_t* acc, int64_t acc_stride, int64_t i, int64_t rows, int64_t j, int64_t cols,

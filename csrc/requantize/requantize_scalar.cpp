@@ -2,6 +2,7 @@
 #include <stdint.h>
 
 #include "requantize/requantize_kernel.h"
+#include "requantize/requantize_scalar.h"
 
 namespace lowbit {
 namespace {
@@ -11,25 +12,6 @@ int32_t wrapping_add(int32_t a, int32_t b) {
 }
 
 int64_t clamp(int64_t v, int64_t lo, int64_t hi) { return v < lo ? lo : v > hi ? hi : v; }
-
-// gemmlowp's SaturatingRoundingDoublingHighMul for m0 > 0 (nothing saturates then): its nudge and truncating division
-// come to rounding half up. Then RoundingDivideByPOT: half away from zero.
-int64_t multiply_gemmlowp(int32_t x, FixedPoint s) {
-  const int64_t left = s.shift > 0 ? s.shift : 0, right = s.shift < 0 ? -s.shift : 0;
-  const int64_t shifted = clamp(int64_t{x} * (int64_t{1} << left), INT32_MIN, INT32_MAX);
-  const int64_t high = (shifted * s.m0 + (int64_t{1} << 30)) >> 31;
-  const int64_t half = (int64_t{1} << right) >> 1;
-  return (high + half - (right > 0 && high < 0)) >> right;
-}
-
-int64_t multiply_single(int32_t x, FixedPoint s) {
-  const int right = 31 - s.shift;  // in [1, 63]
-  return (int64_t{x} * s.m0 + (int64_t{1} << (right - 1))) >> right;
-}
-
-int64_t multiply(int32_t x, FixedPoint s, Rounding rounding) {
-  return rounding == Rounding::gemmlowp ? multiply_gemmlowp(x, s) : multiply_single(x, s);
-}
 
 int32_t residual_code(const Requantizer& q, int64_t i, int64_t j) {
   const int64_t at = i * q.residual_stride + j;
@@ -48,8 +30,8 @@ int32_t code_nearest_even(int32_t acc, int64_t i, int64_t j, const Requantizer& 
 }
 
 int32_t code_fixed_point(int32_t acc, int64_t i, int64_t j, const Requantizer& q) {
-  int64_t v = multiply(acc, {q.m0[j * q.scale_step], q.shift[j * q.scale_step]}, q.rounding);
-  if (q.residual) v += multiply(residual_code(q, i, j) * 65536, q.residual_fixed, q.rounding);
+  int64_t v = multiply_fixed(acc, {q.m0[j * q.scale_step], q.shift[j * q.scale_step]}, q.rounding);
+  if (q.residual) v += multiply_fixed(residual_code(q, i, j) * 65536, q.residual_fixed, q.rounding);
   return static_cast<int32_t>(clamp(q.zero_point + v, q.lo, q.hi));
 }
 

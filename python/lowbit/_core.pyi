@@ -100,6 +100,7 @@ def add_i8(
     y_zero_point: int,
     lo: int = -128,
     hi: int = 255,
+    rounding: str = "nearest_even",
     isa: str | None = None,
     threads: int | None = None,
 ) -> None: ...
@@ -115,6 +116,7 @@ def mul_i8(
     y_zero_point: int,
     lo: int = -128,
     hi: int = 255,
+    rounding: str = "nearest_even",
     isa: str | None = None,
     threads: int | None = None,
 ) -> None: ...
@@ -162,6 +164,7 @@ def average_pool_i8(
     dilation: _Pair = (1, 1),
     count_include_pad: bool = False,
     overhang: _Pair = (0, 0),
+    rounding: str = "nearest_even",
     isa: str | None = None,
     threads: int | None = None,
 ) -> None: ...

@@ -74,14 +74,15 @@ void elementwise() {
   const auto x = floats(n), a = floats(outer * repeat * n), b = floats(outer * n);
   const auto p = bytes(n), q = bytes(n), table = bytes(256), u = bytes(outer * repeat * n), v = bytes(outer * n);
   const Codes ca = codes(), cb = codes(), cy = codes();
+  const Rounding rounding = static_cast<Rounding>(pick(0, 2));
   compare("quantize", n, [&](void* y, Isa isa, int t) { quantize(x.data(), n, cy, y, -128, 255, isa, t); });
   compare("dequantize", 4 * n,
           [&](void* y, Isa isa, int t) { dequantize(p.data(), n, ca, static_cast<float*>(y), isa, t); });
   compare("lookup", n, [&](void* y, Isa isa, int t) { lookup(p.data(), n, table.data(), false, 1, y, isa, t); });
   compare("add_i8", n,
-          [&](void* y, Isa isa, int t) { add_i8(p.data(), ca, q.data(), cb, n, y, cy, -128, 255, isa, t); });
+          [&](void* y, Isa isa, int t) { add_i8(p.data(), ca, q.data(), cb, n, y, cy, -128, 255, rounding, isa, t); });
   compare("mul_i8", outer * repeat * n, [&](void* y, Isa isa, int t) {
-    mul_i8(u.data(), ca, v.data(), cb, outer, repeat, n, y, cy, -128, 255, isa, t);
+    mul_i8(u.data(), ca, v.data(), cb, outer, repeat, n, y, cy, -128, 255, rounding, isa, t);
   });
   for (Binary op : {Binary::add, Binary::mul, Binary::sub, Binary::div}) {
     compare("binary_f32", 4 * outer * repeat * n, [&](void* y, Isa isa, int t) {
@@ -129,8 +130,9 @@ void images() {
   compare("max_pool f32", 4 * out,
           [&](void* y, Isa isa, int t) { max_pool(x.data(), DType::f32, ldx, s, y, ldy, isa, t); });
   const PoolCount count(pick(0, 1), pick(0, 2), pick(0, 2));
+  const Rounding rounding = static_cast<Rounding>(pick(0, 2));
   compare("average_pool_i8", out,
-          [&](void* y, Isa isa, int t) { average_pool_i8(q.data(), cx, ldx, s, count, y, cy, ldy, isa, t); });
+          [&](void* y, Isa isa, int t) { average_pool_i8(q.data(), cx, ldx, s, count, y, cy, ldy, rounding, isa, t); });
   const auto finite = finite_floats(in);
   compare("average_pool_f32", 4 * out, [&](void* y, Isa isa, int t) {
     average_pool_f32(finite.data(), ldx, s, count, static_cast<float*>(y), ldy, isa, t);

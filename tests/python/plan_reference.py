@@ -51,7 +51,10 @@ def fixed_point(scale):
 
 
 def scale_fixed(v, scale, rounding):
-    m0, shift = fixed_point(scale)
+    return scale_pair(v, *fixed_point(scale), rounding)
+
+
+def scale_pair(v, m0, shift, rounding):
     if rounding == "gemmlowp":
         left = np.clip(v.astype(np.int64) << min(max(shift, 0), 31), -(2**31), 2**31 - 1)
         right = max(-shift, 0)
@@ -82,6 +85,24 @@ def decoded(params, attrs, shape):
     if book.ndim == 1:
         return book[codes].reshape(shape) * scale.reshape(-1, *[1] * (len(shape) - 1)).astype(book.dtype)
     return book[p // attrs["group_size"] if "group_size" in attrs else j, codes].reshape(shape)
+
+
+def scale_exactly(v, ratio, rounding):
+    """The same with a multiplier of float64, its m0 of 31 bits."""
+    m, shift = math.frexp(ratio)
+    m0 = int(np.rint(m * 2.0**31))
+    if m0 == 2**31:
+        m0, shift = m0 // 2, shift + 1
+    return scale_pair(v, m0, shift, rounding)
+
+
+def mean_fixed(total, count, ratio, rounding):
+    """total * ratio / count, the division on the multiplier's whole numbers."""
+    m, shift = math.frexp(ratio)
+    m0, k = int(np.rint(m * 2.0**31)), 0
+    while (2 * (m0 << k + 1) + count) // (2 * count) < 2**31:
+        k += 1
+    return scale_pair(total, (2 * (m0 << k) + count) // (2 * count), shift - k, rounding)
 
 
 class Reference:
@@ -381,11 +402,19 @@ class Reference:
     def op_add(self, op, attrs, params, ins, out):
         (a, sa, _), (b, sb, _) = self.codes(ins[0]), self.codes(ins[1])
         s, z, lo, hi = self.out_params(out, attrs)
+        rounding = attrs.get("rounding", "nearest_even")
+        if rounding != "nearest_even":
+            twice = 2 * max(float(sa), float(sb))
+            v = scale_exactly(a << 20, sa / twice, rounding) + scale_exactly(b << 20, sb / twice, rounding)
+            return np.clip(z + scale_exactly(v, twice / 2**20 / float(s), rounding), lo, hi)
         return sat(a.astype(F) * (sa / s) + b.astype(F) * (sb / s), z, lo, hi)
 
     def op_mul(self, op, attrs, params, ins, out):
         (a, sa, _), (b, sb, _) = self.codes(ins[0]), self.codes(ins[1])
         s, z, lo, hi = self.out_params(out, attrs)
+        rounding = attrs.get("rounding", "nearest_even")
+        if rounding != "nearest_even":
+            return np.clip(z + scale_exactly(a * b, float(sa) * float(sb) / float(s), rounding), lo, hi)
         return sat((a * b).astype(F) * ((sa * sb) / s), z, lo, hi)
 
     def op_max_pool(self, op, attrs, params, ins, out):
@@ -414,6 +443,15 @@ class Reference:
         total = self.windows(x.astype(np.float64), kernel, attrs).sum(axis=(4, 5))
         _, s_x, _ = self.codes(ins[0])
         s, z, lo, hi = self.out_params(out, {})
+        rounding = attrs.get("rounding", "nearest_even")
+        if rounding != "nearest_even":
+            total, count = total.astype(np.int64), np.broadcast_to(count.astype(np.int64), total.shape)
+            if s_x == s:
+                return np.clip(z + (2 * total + count) // (2 * count), lo, hi)
+            v = np.empty_like(total)
+            for n in np.unique(count):
+                v[count == n] = mean_fixed(total[count == n], int(n), float(s_x) / float(s), rounding)
+            return np.clip(z + v, lo, hi)
         return sat(total.astype(np.int64).astype(F) * (s_x / s) / count.astype(F), z, lo, hi)
 
     def op_resize(self, op, attrs, params, ins, out):

@@ -13,6 +13,7 @@
 #include "lowbit/export.h"
 #include "lowbit/gemm_i8.h"
 #include "lowbit/isa.h"
+#include "lowbit/requantize.h"
 
 namespace lowbit {
 
@@ -39,17 +40,23 @@ LOWBIT_API void quantize_nchw(const float* x, int64_t batch, int64_t c, int64_t 
 LOWBIT_API void lookup(const uint8_t* x, int64_t n, const void* table, bool f32, int64_t channels, void* y,
                        Isa isa = best_isa(), int threads = 0);
 
+// With a fixed-point rounding the next three are integer arithmetic: fix(v, m) = v * m in requantize.h's gemmlowp or
+// single rounding, m = m0 * 2^(shift - 31) with m0 rounded to 31 bits from the float64 quotient of the scales; then
+// y = min(max(zo + v, lo), hi).
+
 // y = sat(float(a - za) * (sa / so) + float(b - zb) * (sb / so), zo, lo, hi), with the two quotients rounded to float32
-// first.
+// first. Fixed-point: v = fix(fix((a - za) << 20, sa / s) + fix((b - zb) << 20, sb / s), s / (2^20 so)) with
+// s = 2 max(sa, sb): TensorFlow Lite's.
 LOWBIT_API void add_i8(const void* a, const Codes& ca, const void* b, const Codes& cb, int64_t n, void* y,
-                       const Codes& cy, int32_t lo, int32_t hi, Isa isa = best_isa(), int threads = 0);
+                       const Codes& cy, int32_t lo, int32_t hi, Rounding rounding = Rounding::nearest_even,
+                       Isa isa = best_isa(), int threads = 0);
 
 // y = sat(float((a - za) * (b - zb)) * m, zo, lo, hi), m = (sa * sb) / so in float32 steps. a is (outer, repeat,
 // inner); b is (outer, inner), repeated over the middle: squeeze-and-excite is (batch, h*w, c) with (batch, c); same
-// shapes: repeat = 1.
+// shapes: repeat = 1. Fixed-point: v = fix((a - za) * (b - zb), sa sb / so).
 LOWBIT_API void mul_i8(const void* a, const Codes& ca, const void* b, const Codes& cb, int64_t outer, int64_t repeat,
-                       int64_t inner, void* y, const Codes& cy, int32_t lo, int32_t hi, Isa isa = best_isa(),
-                       int threads = 0);
+                       int64_t inner, void* y, const Codes& cy, int32_t lo, int32_t hi,
+                       Rounding rounding = Rounding::nearest_even, Isa isa = best_isa(), int threads = 0);
 
 // Windows over NHWC; uses shape's kh, kw, stride, padding, dilation (oc and groups ignored). Padding never wins a
 // maximum and NaN neither: a window without a number gives the type's lowest value, -inf for f32. dtype: s8, u8, f32.
@@ -65,8 +72,12 @@ struct PoolCount {
   int64_t overhang_bottom, overhang_right;
 };
 // Codes: y = sat((float(sum (x - zx)) * (sx / sy)) / float(max(count, 1)), zy, the type's range); the sum is exact.
+// Fixed-point, count at least 1: where sx = sy, v = floor(sum (x - zx) / count + 1/2). Else v = fix(sum (x - zx), m)
+// with m0 * 2^(shift - 31) = sx / sy as above, m = (m0 2^k / count, rounded half up) * 2^(shift - k - 31), k the
+// greatest that leaves that below 2^31.
 LOWBIT_API void average_pool_i8(const void* x, const Codes& cx, int64_t ldx, const Conv2dShape& shape, PoolCount count,
-                                void* y, const Codes& cy, int64_t ldy, Isa isa = best_isa(), int threads = 0);
+                                void* y, const Codes& cy, int64_t ldy, Rounding rounding = Rounding::nearest_even,
+                                Isa isa = best_isa(), int threads = 0);
 // y = sum / float(max(count, 1)), summed from 0 in the window's row-major order.
 LOWBIT_API void average_pool_f32(const float* x, int64_t ldx, const Conv2dShape& shape, PoolCount count, float* y,
                                  int64_t ldy, Isa isa = best_isa(), int threads = 0);

@@ -22,18 +22,20 @@ class Add final : public Op {
     reader.ratio(a.scale, y.scale);
     reader.ratio(b.scale, y.scale);
     reader.code_clamp(lo_, hi_);
+    rounding_ = reader.rounding();
     items_ = y.items;
   }
 
   void run(const Frame& f) const override {
-    add_i8(f.data(inputs[0]), a_, f.data(inputs[1]), b_, f.batch * items_, f.data(outputs[0]), y_, lo_, hi_, f.isa,
-           f.threads);
+    add_i8(f.data(inputs[0]), a_, f.data(inputs[1]), b_, f.batch * items_, f.data(outputs[0]), y_, lo_, hi_, rounding_,
+           f.isa, f.threads);
   }
   bool in_place(size_t) const override { return true; }
 
  private:
   Codes a_, b_, y_;
   int32_t lo_, hi_;
+  Rounding rounding_;
   int64_t items_;
 };
 
@@ -50,11 +52,12 @@ class Mul final : public Op {
     y_ = y.held();
     reader.ratio(double(a.scale * b.scale), y.scale);
     reader.code_clamp(lo_, hi_);
+    rounding_ = reader.rounding();
   }
 
   void run(const Frame& f) const override {
     mul_i8(f.data(inputs[0]), a_, f.data(inputs[1]), b_, f.batch * over_.outer, over_.repeat, over_.inner,
-           f.data(outputs[0]), y_, lo_, hi_, f.isa, f.threads);
+           f.data(outputs[0]), y_, lo_, hi_, rounding_, f.isa, f.threads);
   }
   bool in_place(size_t i) const override { return i == 0; }
 
@@ -62,6 +65,7 @@ class Mul final : public Op {
   Codes a_, b_, y_;
   Broadcast over_;
   int32_t lo_, hi_;
+  Rounding rounding_;
 };
 
 // Tables as the engine's codes need them: int8 codes are held with their sign bit flipped, on either side.

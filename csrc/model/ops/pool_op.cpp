@@ -74,6 +74,7 @@ class AveragePool final : public Op {
     }
     shape_ = read_pool_window(reader, false);
     include_pad_ = reader.attrs().flag("count_include_pad", false);
+    if (!real_) rounding_ = reader.rounding();
   }
 
   void run(const Frame& f) const override {
@@ -83,7 +84,8 @@ class AveragePool final : public Op {
       average_pool_f32(f.data<float>(x), f.pitch(x), shape, include_pad_, f.data<float>(y), f.pitch(y), f.isa,
                        f.threads);
     } else {
-      average_pool_i8(f.data(x), x_, f.pitch(x), shape, include_pad_, f.data(y), y_, f.pitch(y), f.isa, f.threads);
+      average_pool_i8(f.data(x), x_, f.pitch(x), shape, include_pad_, f.data(y), y_, f.pitch(y), rounding_, f.isa,
+                      f.threads);
     }
   }
   bool strided_input(size_t) const override { return true; }
@@ -92,6 +94,7 @@ class AveragePool final : public Op {
  private:
   bool real_, include_pad_;
   Codes x_, y_;
+  Rounding rounding_ = Rounding::nearest_even;
   Conv2dShape shape_;
 };
 

@@ -5,15 +5,6 @@
 #include <cmath>
 
 namespace lowbit {
-namespace {
-
-Rounding rounding_of(OpReader& reader) {
-  const std::string name = reader.attrs().choice("rounding", {"nearest_even", "gemmlowp", "single"}, "nearest_even");
-  return name == "gemmlowp" ? Rounding::gemmlowp : name == "single" ? Rounding::single : Rounding::nearest_even;
-}
-
-}  // namespace
-
 ProductEpilogue::ProductEpilogue(OpReader& reader, int64_t n, int64_t depth, const ProductWeights& weights)
     : weight_zero_point(weights.zero_point) {
   const Activation& x = reader.input(0);
@@ -24,7 +15,7 @@ ProductEpilogue::ProductEpilogue(OpReader& reader, int64_t n, int64_t depth, con
 
   check_sum(reader, depth, weights.bits);
 
-  fixed_.rounding = rounding_of(reader);
+  fixed_.rounding = reader.rounding();
   if (y.content == Content::codes) {
     fixed_.out_dtype = DType::u8;
     fixed_.zero_point = y.held().zero_point;

@@ -388,10 +388,13 @@ class Lowering:
         y = self.scales.of(t)
         inputs = [self.as_codes(x) for x in layer.inputs]
         out = self.code_tensor(layer.name, t, y)
+        rounding = self.recipe[layer].rounding
+        fixed = {} if rounding == "nearest_even" or layer.op == "resize" else {"rounding": rounding}
         if layer.op == "binary":
-            self.builder.op(layer.attrs["kind"], inputs, out, _code_clamp(y, layer.attrs), name=layer.name)
+            attrs = _code_clamp(y, layer.attrs) | fixed
+            self.builder.op(layer.attrs["kind"], inputs, out, attrs, name=layer.name)
         else:
-            self.builder.op(layer.op, inputs, out, dict(layer.attrs), layer.params, name=layer.name)
+            self.builder.op(layer.op, inputs, out, layer.attrs | fixed, layer.params, name=layer.name)
         self.form[t, "codes"] = out
 
     def _raw_input(self, name: str, t: Tensor) -> int:
