@@ -1,6 +1,7 @@
 """Fake quantization, moving ranges and folded batch normalisation against their formulas; conversion keeps them."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -489,3 +490,14 @@ def test_an_unobserved_network_is_refused_by_name():
     net = prepare_qat(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 1)))
     with pytest.raises(ValueError, match=r"FakeQuantize input_1 \(the input\): no batch was seen"):
         lowbit.convert(net, "int8-affine", example=torch.zeros(1, 1, 5, 5))
+
+
+def test_the_documented_example_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[3] / "docs/qat.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert names["answers"].shape == (32, 10) and (tmp_path / "net.lowbit").exists()
+    lowbit.load("net.lowbit")
+    written = lowbit.convert("net.qdq.onnx", "int8-affine").run(names["x"].numpy())
+    np.testing.assert_array_equal(written, names["answers"])  # out as QDQ and back in
