@@ -108,7 +108,7 @@ def plot(folder: Path, path: Path) -> None:
             at = (unit * p.costs[name], p.accuracy)
             ax.annotate(p.name.removeprefix("uniform "), at, xytext=(4, -9), textcoords="offset points", fontsize=7)
         ax.set(xlabel=f"{name} in {text}", ylabel="test accuracy in %")
-        ax.set_ylim(bottom=max(min(p.accuracy for p in points) - 1, 70))
+        ax.set_ylim(max(min(p.accuracy for p in points) - 1, 70), max(p.accuracy for p in points) + 1)
         ax.legend(loc="lower right")
     figure.savefig(path, dpi=110)
 

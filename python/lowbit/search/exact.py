@@ -68,16 +68,17 @@ def _highspy() -> Any:
 
 
 @contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
+def _stdout_closed() -> Iterator[None]:
     """HiGHS prints its licence when the first solver is made; stdout is for results (``--json``)."""
     sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     try:
         yield
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+        os.close(nowhere)
 
 
 class Program:
@@ -155,7 +156,7 @@ class Program:
         lp.a_matrix_.value_ = np.array([v for r in rows for v in r[0].values()])
         whole, part = highspy.HighsVarType.kInteger, highspy.HighsVarType.kContinuous
         lp.integrality_ = [whole] * len(self.x) + [part] * (self.columns - len(self.x))
-        with _stdout_to_stderr():
+        with _stdout_closed():
             solver = highspy.Highs()
         for option, value in {
             "output_flag": False,
