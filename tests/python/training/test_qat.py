@@ -409,7 +409,11 @@ def test_conversion_keeps_what_was_trained(name, options):
         shift = 128 if codes.dtype == torch.uint8 else 0  # the engine's weights are int8
         wanted = codes.int().numpy() - shift
         wanted = wanted.transpose(0, 2, 3, 1) if wanted.ndim == 4 else wanted
-        np.testing.assert_array_equal(files["weight"].astype(int), wanted)
+        got = files["weight"].astype(int)
+        if (bits := op.get("attrs", {}).get("bits")) is not None:  # packed, lowest bit first, code 2^(bits - 1) for 0
+            stream = np.unpackbits(files["weight"], bitorder="little")[: wanted.size * bits].reshape(-1, bits)
+            got = ((stream @ (1 << np.arange(bits))).astype(int) - 2 ** (bits - 1)).reshape(wanted.shape)
+        np.testing.assert_array_equal(got, wanted)
         np.testing.assert_array_equal(files["weight_scale"], scale.numpy().reshape(-1))
         zeros = np.unique(zero.numpy() - shift)
         if zeros.size == 1:
