@@ -61,13 +61,14 @@ Isa detect() {
   const Regs f1 = cpuid(1), f7 = cpuid(7), ext = cpuid(0x80000001u);
   if (!all(f1.c, {27})) return Isa::scalar;  // OSXSAVE
   const uint64_t state = xcr0();
-  // FMA SSE4.2 MOVBE POPCNT AVX F16C; BMI1 AVX2 BMI2; LZCNT; xmm and ymm state
-  const bool avx2 = all(f1.c, {12, 20, 22, 23, 28, 29}) && all(f7.b, {3, 5, 8}) && all(ext.c, {5}) && (state & 6) == 6;
+  // PCLMULQDQ FMA SSE4.2 MOVBE POPCNT AVX F16C; BMI1 AVX2 BMI2; LZCNT; xmm and ymm state
+  const bool avx2 =
+      all(f1.c, {1, 12, 20, 22, 23, 28, 29}) && all(f7.b, {3, 5, 8}) && all(ext.c, {5}) && (state & 6) == 6;
   if (!avx2) return Isa::scalar;
   // F DQ CD BW VL; VNNI; opmask and zmm state
   const bool vnni = all(f7.b, {16, 17, 28, 30, 31}) && all(f7.c, {11}) && (state & 0xe0) == 0xe0;
   if (!vnni) return Isa::avx2;
-  const bool avx512 = all(f7.c, {1, 6, 12, 14});  // VBMI VBMI2 BITALG VPOPCNTDQ
+  const bool avx512 = all(f7.c, {1, 6, 10, 12, 14});  // VBMI VBMI2 VPCLMULQDQ BITALG VPOPCNTDQ
   if (!avx512) return Isa::avx512_vnni;
   const bool amx = all(f7.d, {24, 25}) && (state & 0x60000) == 0x60000;  // TILE INT8; tile configuration and data state
   return amx && request_amx() ? Isa::amx : Isa::avx512;

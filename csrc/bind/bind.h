@@ -26,6 +26,7 @@ void bind_gemm_f32(py::module_& m);
 void bind_depthwise_i8(py::module_& m);
 void bind_pointwise(py::module_& m);
 void bind_requantize(py::module_& m);
+void bind_crc32(py::module_& m);
 void bind_sparse(py::module_& m);
 void bind_stochastic(py::module_& m);
 void bind_gemm_i8(py::module_& m);

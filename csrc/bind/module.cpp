@@ -15,6 +15,7 @@ PYBIND11_MODULE(_core, m) {
   lowbit::bind_depthwise_i8(m);
   lowbit::bind_pointwise(m);
   lowbit::bind_requantize(m);
+  lowbit::bind_crc32(m);
   lowbit::bind_sparse(m);
   lowbit::bind_stochastic(m);
   lowbit::bind_gemm_i8(m);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "codebook/codebook_packed.h"
+#include "thread_pool.h"
 
 namespace lowbit {
 namespace {
@@ -57,14 +58,30 @@ struct CodebookPacker::State {
       }
     }
     taken += count;
-    if (taken % d.k == 0) tile_row(taken / d.k - 1);
+    if (taken % d.k == 0) tile_row(taken / d.k - 1, row.data());
   }
 
-  void tile_row(int64_t j) {
+  // All indices at once, if all are in the codebook: whole panels, by several threads.
+  bool took_all(const uint8_t* indices, int64_t count) {
+    const PackedCodebook::Data& d = *data;
+    if (taken > 0 || count == 0 || count != d.n * d.k) return false;
+    uint8_t top = 0;
+    for (int64_t t = 0; t < count; ++t) top = std::max(top, indices[t]);
+    if (top >= entries) return false;
+    parallel_for(resolve_threads(0), (d.n + kChannels - 1) / kChannels,
+                 std::max<int64_t>(1, (1 << 16) / d.k / kChannels), [&](int64_t begin, int64_t end) {
+                   const int64_t last = std::min(end * kChannels, d.n);
+                   for (int64_t j = begin * kChannels; j < last; ++j) tile_row(j, indices + j * d.k);
+                 });
+    taken = count;
+    return true;
+  }
+
+  void tile_row(int64_t j, const uint8_t* indices) const {
     PackedCodebook::Data& d = *data;
     uint8_t* tile = d.tiles.data() + j / kChannels * d.blocks * 64 * d.bits + j % kChannels * 4;
     for (int64_t g = 0; g < d.groups; ++g) {
-      const uint8_t* from = row.data() + g * d.group_size;
+      const uint8_t* from = indices + g * d.group_size;
       for (int64_t left = std::min(d.group_size, d.k - g * d.group_size); left > 0; left -= kBlockColumns) {
         uint8_t last[kBlockColumns] = {};
         if (left < kBlockColumns) from = static_cast<uint8_t*>(std::memcpy(last, from, static_cast<size_t>(left)));
@@ -134,6 +151,7 @@ CodebookPacker::~CodebookPacker() = default;
 
 void CodebookPacker::append(const uint8_t* indices, int64_t count) {
   if (!state_) fail(kName, "the packer has been finished");
+  if (state_->took_all(indices, count)) return;
   const int bits = state_->data->bits;
   state_->append(kName, count, [&](uint8_t* at, int64_t t, int64_t some) {
     uint8_t all = 0;

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lowbit/error.h"
-#include "model/crc32.h"
+#include "crc32/crc32.h"
 #include "model/strict_json.h"
 
 namespace lowbit {

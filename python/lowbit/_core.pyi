@@ -564,6 +564,9 @@ def kmeans1d(
     x: _Array, k: int, init: int, seed: int, max_iterations: int, threads: int | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
 
+# crc32
+def crc32(data: bytes | _Array, previous: int = 0, isa: str | None = None) -> int: ...
+
 # sparse
 class PackedSparse:
     @property

@@ -7,7 +7,6 @@ The engine has its own reader in C++ (``csrc/model/container.cpp``), which check
 import json
 import os
 import re
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowbit._core import FormatError
+from lowbit._core import FormatError, crc32
 from lowbit.atomic import write_aside
 
 VERSION = 1
@@ -77,7 +76,7 @@ def to_bytes(tensors: Mapping[str, NDArray[Any]], plan: Mapping[str, Any], manif
             pads += 1
         data = array.astype(_DTYPES[kind], copy=False).tobytes()  # row-major, little-endian
         append(name, kind, array.shape, data)
-        crcs[name] = f"{zlib.crc32(data):08x}"
+        crcs[name] = f"{crc32(data):08x}"
 
     metadata = {
         "format": "lowbit",
@@ -92,7 +91,7 @@ def to_bytes(tensors: Mapping[str, NDArray[Any]], plan: Mapping[str, Any], manif
     if len(header) > MAX_HEADER:
         raise ValueError(f"write_container: a header of {len(header)} bytes exceeds {MAX_HEADER}")
     at = header.index(b'"header_crc32": "00000000"') + len(b'"header_crc32": "')
-    header = header[:at] + f"{zlib.crc32(header):08x}".encode() + header[at + 8 :]
+    header = header[:at] + f"{crc32(header):08x}".encode() + header[at + 8 :]
     return len(header).to_bytes(8, "little") + header + b"".join(parts)
 
 
@@ -153,7 +152,7 @@ def _check_header(header: bytes) -> None:
     if len(found) != 1:
         raise FormatError("lowbit file: the header must hold header_crc32 once")
     start, end = found[0].span(1)
-    crc = f"{zlib.crc32(header[:start] + b'00000000' + header[end:]):08x}".encode()
+    crc = f"{crc32(header[:start] + b'00000000' + header[end:]):08x}".encode()
     if crc != header[start:end]:
         raise FormatError(
             f"lowbit file: the header's checksum is {crc.decode()}, not {header[start:end].decode()}: damaged"
@@ -221,7 +220,7 @@ def read_container(source: str | os.PathLike[str] | bytes) -> tuple[Tensors, Jso
         last = end
         if name.startswith("__pad_"):
             continue
-        if crcs.pop(name, None) != f"{zlib.crc32(data[begin:end]):08x}":
+        if crcs.pop(name, None) != f"{crc32(data[begin:end]):08x}":
             raise FormatError(f"lowbit file: tensor {name!r} fails its checksum: the file is damaged")
         tensors[name] = array
     if last != len(data) or crcs:

@@ -10,9 +10,9 @@
 namespace lowbit {
 
 // Ordered: a level includes every lower one, and a kernel without a variant at a level runs the best variant below it.
-//   avx2         x86-64-v3 (AVX2, FMA, BMI1/2, F16C)
+//   avx2         x86-64-v3 (AVX2, FMA, BMI1/2, F16C) and PCLMULQDQ, which every such CPU has
 //   avx512_vnni  AVX-512 F BW DQ VL VNNI (Cascade Lake and later)
-//   avx512       the same and VBMI VBMI2 BITALG VPOPCNTDQ (Ice Lake and later, Zen 4 and later)
+//   avx512       the same and VBMI VBMI2 BITALG VPOPCNTDQ VPCLMULQDQ (Ice Lake and later, Zen 4 and later)
 //   amx          the same and AMX-TILE AMX-INT8, granted by the OS (Sapphire Rapids and later)
 enum class Isa : int { scalar = 0, avx2 = 1, avx512_vnni = 2, avx512 = 3, amx = 4 };
 
