@@ -30,16 +30,23 @@ void mul_fixed_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, cons
   }
 }
 
-// m / count as a multiplier, in whole numbers: m0 * 2^k / count, rounded half up, with the greatest k that leaves it
-// below 2^31.
-static FixedPoint divided(FixedPoint m, int64_t count) {
+struct Mean {
+  FixedPoint multiplier;
+  int headroom;
+};
+
+// m / count as the multiplier of sums of count differences that are shifted left by headroom, for int32 still to hold
+// them: the first of gemmlowp's two roundings then falls far below the second. In whole numbers: m0 * 2^k / count,
+// rounded half up, with the greatest k that leaves it below 2^31.
+static Mean divided(FixedPoint m, int64_t count) {
   int k = 0;
   while (int64_t{1} << k < count) ++k;
+  const int headroom = k < 23 ? 23 - k : 0;
   for (;; --k) {
     const int64_t m0 = (2 * (int64_t{m.m0} << k) + count) / (2 * count);
     if (m0 >= int64_t{1} << 31) continue;
-    const int shift = m.shift - k;
-    return shift < -32 ? FixedPoint{1 << 30, -32} : FixedPoint{static_cast<int32_t>(m0), shift};
+    const int shift = m.shift - k - headroom;  // below -32 a mean is less than half a code
+    return {shift < -32 ? FixedPoint{1 << 30, -32} : FixedPoint{static_cast<int32_t>(m0), shift}, headroom};
   }
 }
 
@@ -51,14 +58,15 @@ void average_pool_fixed_scalar(const PoolRow& row, const CodeIn& in, const CodeO
     const PoolColumn& column = row.columns[ox];
     uint8_t* y = static_cast<uint8_t*>(row.y) + ox * row.y_step;
     const int64_t counted = row.count * column.count, count = counted > 1 ? counted : 1;
-    const FixedPoint mean = ratio ? divided(*ratio, count) : FixedPoint{};
+    const Mean mean = ratio ? divided(*ratio, count) : Mean{};
     for (int64_t j = 0; j < row.c; ++j) {
       int32_t sum = 0;
       for (int64_t r = 0; r < row.rows; ++r) {
         const uint8_t* x = static_cast<const uint8_t*>(row.x) + r * row.row_step + column.first * row.pixel_step + j;
         for (int64_t t = 0; t < column.taps; ++t) sum += whole_difference(x[t * row.tap_step], in);
       }
-      const int64_t v = ratio ? multiply_fixed(sum, mean, rounding) : floor_div(2 * int64_t{sum} + count, 2 * count);
+      const int64_t v = ratio ? multiply_fixed(sum * (1 << mean.headroom), mean.multiplier, rounding)
+                              : floor_div(2 * int64_t{sum} + count, 2 * count);
       y[j] = saturate_fixed(v, out);
     }
   }

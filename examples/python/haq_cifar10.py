@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import lowbit
-from lowbit.search import Evaluator, LatencyTable, Space, exact, measured_ms, sensitivities
+from lowbit.mixed_precision import Evaluator, LatencyTable, Space, exact, measured_ms, sensitivities
 from lowbit.torch import HaqSettings, HaqSpace, haq_search
 from resnet20 import cifar10
 

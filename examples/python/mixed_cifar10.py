@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import lowbit
-from lowbit.search import Evaluator, LatencyTable, Point, Space, exact, measured_ms, pareto, sensitivities
+from lowbit.mixed_precision import Evaluator, LatencyTable, Point, Space, exact, measured_ms, pareto, sensitivities
 from resnet20 import cifar10
 
 SIZE = ["int8", *(f"int:{w}/8" for w in range(2, 8)), *(f"codebook:{b}" for b in range(2, 6))]

@@ -1,6 +1,5 @@
 """Neural networks in few bits on CPUs: calibrate, quantize and run them on C++/SIMD kernels."""
 
-from lowbit import search
 from lowbit._core import FormatError, best_isa, cpu_name, isas, num_threads, set_num_threads
 from lowbit.bits import PackedBits, binarize, max_pool_bits, pack_bits, unpack_bits, xnor_conv2d, xnor_gemm
 from lowbit.bitserial import bit_planes, bitserial_conv2d, bitserial_gemm, level_planes
@@ -41,6 +40,7 @@ from lowbit.gradients import (
 )
 from lowbit.graph.convert import convert
 from lowbit.graph.net import UnsupportedError
+from lowbit.mixed_precision import search
 from lowbit.model import Model, load
 from lowbit.ops import (
     conv2d_f32,

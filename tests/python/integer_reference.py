@@ -189,10 +189,11 @@ class IntegerNet:
         lo, hi = LIMITS[self.data["tensors"][out]["dtype"]]
         kernel = attrs["kernel"]
 
-        def divided(count: int) -> tuple[int, int]:
+        def mean(part: np.ndarray, count: int) -> np.ndarray:
             k = max(k for k in range(64) if ((m0 << (k + 1)) + count) // (2 * count) < 2**31)
-            pair = ((m0 << (k + 1)) + count) // (2 * count), shift - k
-            return pair if pair[1] >= -32 else (2**30, -32)
+            headroom = max(23 - (count - 1).bit_length(), 0)
+            pair = ((m0 << (k + 1)) + count) // (2 * count), shift - k - headroom
+            return rounded(part << headroom, *(pair if pair[1] >= -32 else (2**30, -32)))
 
         def run(q: np.ndarray) -> np.ndarray:
             total = windows(q - z_x, kernel, attrs).sum(axis=(4, 5))
@@ -206,7 +207,7 @@ class IntegerNet:
             for i, j in np.ndindex(count.shape):
                 n = int(count[i, j])
                 part = total[:, i, j]
-                v[:, i, j] = (2 * part + n) // (2 * n) if same else rounded(part, *divided(n))
+                v[:, i, j] = (2 * part + n) // (2 * n) if same else mean(part, n)
             return np.clip(v + z_y, lo, hi)
 
         return run

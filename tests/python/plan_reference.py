@@ -102,7 +102,8 @@ def mean_fixed(total, count, ratio, rounding):
     m0, k = int(np.rint(m * 2.0**31)), 0
     while (2 * (m0 << k + 1) + count) // (2 * count) < 2**31:
         k += 1
-    return scale_pair(total, (2 * (m0 << k) + count) // (2 * count), shift - k, rounding)
+    headroom = max(23 - math.ceil(math.log2(count)), 0)
+    return scale_pair(total << headroom, (2 * (m0 << k) + count) // (2 * count), shift - k - headroom, rounding)
 
 
 class Reference:

@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 
-from lowbit.search import LatencyTable, Measured
-from lowbit.search.latency import machine
+from lowbit.mixed_precision import LatencyTable, Measured
+from lowbit.mixed_precision.latency import machine
 from onnx_nets import net, node
 
 

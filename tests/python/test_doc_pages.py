@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = [p.name for p in sorted(DOCS.glob("*.md")) if "```python\n" in p.read_text()]
+CLUSTER = (
+    "distributed.md"  # needs ray, several machines, their paths; test_calibration_workers.py runs the like
+)
+PAGES = [p.name for p in sorted(DOCS.glob("*.md")) if "```python\n" in p.read_text() and p.name != CLUSTER]
 
 
 def test_every_technique_has_a_page_that_runs():
-    assert {"binary.md", "compression.md", "int8.md", "int8_training.md", "lq.md", "mixed_precision.md", "qat.md"} <= set(
-        PAGES
-    )
+    techniques = {"binary", "compression", "haq", "int8", "int8_training", "lq", "mixed_precision", "qat"}
+    assert techniques <= {name.removesuffix(".md") for name in PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -9,7 +9,17 @@ import pytest
 
 import lowbit
 from lowbit.cli import main
-from lowbit.search import BudgetError, Evaluator, LatencyTable, Point, Space, limits, load_recipe, pareto, sample
+from lowbit.mixed_precision import (
+    BudgetError,
+    Evaluator,
+    LatencyTable,
+    Point,
+    Space,
+    limits,
+    load_recipe,
+    pareto,
+    sample,
+)
 from search_nets import made_up, residual
 
 pytest.importorskip("highspy", reason="the search needs highspy")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lowbit
-from lowbit.search import BudgetError, Evaluator, Program, Space, exact, sensitivities
+from lowbit.mixed_precision import BudgetError, Evaluator, Program, Space, exact, sensitivities
 from search_nets import branches, made_up, residual
 
 pytest.importorskip("highspy", reason="the exact search needs highspy")

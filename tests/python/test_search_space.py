@@ -9,9 +9,9 @@ import pytest
 import lowbit
 from lowbit.compare import energy_pj
 from lowbit.graph.summary import rows
-from lowbit.search import LatencyTable, Space, bits_of, latency_table
-from lowbit.search.latency import cover
-from lowbit.search.signature import COLD, signatures
+from lowbit.mixed_precision import LatencyTable, Space, bits_of, latency_table
+from lowbit.mixed_precision.latency import cover
+from lowbit.mixed_precision.signature import COLD, signatures
 from search_nets import branches, made_up, residual
 
 CHOICES = ["float32", "int8", "codebook:3"]

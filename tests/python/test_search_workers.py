@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("onnx")
 optuna = pytest.importorskip("optuna", reason='needs pip install "lowbit[search]"')
 
-from lowbit.search import Evaluator, Space, sample  # noqa: E402
-from lowbit.search.sampler import database  # noqa: E402
+from lowbit.mixed_precision import Evaluator, Space, sample  # noqa: E402
+from lowbit.mixed_precision.sampler import database  # noqa: E402
 from search_nets import residual  # noqa: E402
 
 CHOICES = ["float32", "int8", "int:4/8"]

@@ -156,7 +156,7 @@ def convert(
             ranges = _calibrate(net, o.dataset(calib, expected, rows, skip_rows), method, batch, threads, shapes)
     named, overrides = recipe, o.overrides(settings or [])
     if recipe.endswith(".json"):
-        found = lowbit.search.load_recipe(recipe)
+        found = lowbit.mixed_precision.load_recipe(recipe)
         named, overrides = (
             found["recipe"],
             overrides | {k: v for k, v in found["overrides"].items() if k not in overrides},

@@ -38,7 +38,7 @@ def latency(
 
     shapes = o.input_shapes(net, find_preprocessing(net) or Preprocessing(), input_shape)
     with progress() as report:
-        table = lowbit.search.latency_table(
+        table = lowbit.mixed_precision.latency_table(
             str(net),
             _choices(choices),
             threads=threads,
@@ -94,13 +94,13 @@ def search(
     expected = images.resolve(net)
     source = o.dataset(data, expected, rows, skip_rows)
     with progress() as report:
-        found = lowbit.search.search(
+        found = lowbit.search(
             str(net),
             source,
             _budgets(budget),
             method,
             choices=_choices(choices),
-            table=None if table is None else lowbit.search.LatencyTable.load(table, force=force),
+            table=None if table is None else lowbit.mixed_precision.LatencyTable.load(table, force=force),
             calibration=None if calib is None else lowbit.CalibrationTable.load(calib),
             sensitivity=sensitivity,
             reference=reference,

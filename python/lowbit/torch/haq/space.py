@@ -93,8 +93,8 @@ class HaqSpace:
 
     @classmethod
     def of(cls, space: Any, metric: str) -> HaqSpace:
-        """That of a ``lowbit.search.Space``: its layers, choices and costs in ``latency``, ``size``, ..."""
-        from lowbit.search import bits_of
+        """That of a ``lowbit.mixed_precision.Space``: its layers, choices and costs in ``latency``, ``size``, ..."""
+        from lowbit.mixed_precision import bits_of
 
         def seen(layer: Any) -> HaqLayer:
             window = layer.op == "conv2d"

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lowbit.search.space import Site, Space, State
+from lowbit.mixed_precision.space import Site, Space, State
 
 __all__ = ["BudgetError", "Program", "Solution", "exact"]
 

@@ -22,7 +22,7 @@ import lowbit
 from lowbit.atomic import write_aside
 from lowbit.graph.plan import Plan
 from lowbit.graph.summary import rows
-from lowbit.search.signature import signatures
+from lowbit.mixed_precision.signature import signatures
 
 __all__ = ["LatencyTable", "Measured", "machine"]
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 import lowbit
 from lowbit.atomic import write_aside
-from lowbit.search.latency import Progress
-from lowbit.search.space import Assignment, Space
+from lowbit.mixed_precision.latency import Progress
+from lowbit.mixed_precision.space import Assignment, Space
 
 __all__ = ["Evaluator", "divergence", "noise", "sensitivities"]
 
@@ -79,7 +79,7 @@ class Evaluator:
 
     Example:
         >>> from importlib.resources import files
-        >>> from lowbit.search.space import Space
+        >>> from lowbit.mixed_precision.space import Space
         >>> space = Space(str(files("lowbit.demo") / "fashion.onnx"), ["float32", "int8"])
         >>> images = np.random.default_rng(0).random((8, 1, 28, 28), np.float32)
         >>> evaluator = Evaluator(space, images)
@@ -200,7 +200,7 @@ def sensitivities(
 
     Example:
         >>> from importlib.resources import files
-        >>> from lowbit.search.space import Space
+        >>> from lowbit.mixed_precision.space import Space
         >>> space = Space(str(files("lowbit.demo") / "fashion.onnx"), ["float32", "codebook:2"])
         >>> images = np.random.default_rng(0).random((8, 1, 28, 28), np.float32)
         >>> found = sensitivities(Evaluator(space, images))

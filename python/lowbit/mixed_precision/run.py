@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from lowbit.search.exact import BudgetError, Program, amount, exact
-from lowbit.search.latency import LatencyTable, measured_ms
-from lowbit.search.result import Point, SearchResult
-from lowbit.search.sampler import sample
-from lowbit.search.sensitivity import Evaluator, sensitivities
-from lowbit.search.space import METRICS, Choices, Space
+from lowbit.mixed_precision.exact import BudgetError, Program, amount, exact
+from lowbit.mixed_precision.latency import LatencyTable, measured_ms
+from lowbit.mixed_precision.result import Point, SearchResult
+from lowbit.mixed_precision.sampler import sample
+from lowbit.mixed_precision.sensitivity import Evaluator, sensitivities
+from lowbit.mixed_precision.space import METRICS, Choices, Space
 
 __all__ = ["limits", "search"]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import lowbit
 from lowbit.atomic import write_aside
-from lowbit.search.exact import amount
-from lowbit.search.latency import LatencyTable
-from lowbit.search.space import Space, bits_of
+from lowbit.mixed_precision.exact import amount
+from lowbit.mixed_precision.latency import LatencyTable
+from lowbit.mixed_precision.space import Space, bits_of
 
 __all__ = ["Point", "SearchResult", "load_recipe", "pareto"]
 

@@ -24,8 +24,8 @@ from lowbit.graph.net import Layer, Net, Tensor
 from lowbit.graph.plan import Plan
 from lowbit.graph.recipe import parse_recipe
 from lowbit.graph.summary import rows
-from lowbit.search.latency import LatencyTable, Progress, cover, measure
-from lowbit.search.signature import signature, signatures
+from lowbit.mixed_precision.latency import LatencyTable, Progress, cover, measure
+from lowbit.mixed_precision.signature import signature, signatures
 
 __all__ = ["METRICS", "Assignment", "SearchLayer", "Site", "Space", "bits_of"]
 
@@ -251,7 +251,7 @@ class Space:
         seconds: float = 20.0,
         progress: Progress | None = None,
     ) -> LatencyTable:
-        """Measure the times of everything in the space, and take them; see ``lowbit.search.latency_table``."""
+        """Measure the times of everything in the space, and take them; see ``lowbit.mixed_precision.latency_table``."""
         first = range(len(self._recipes) + 1)  # uniform ones
         chosen = {*first, *cover([keys for _, keys in self.probes])}
         plans = [self.plan(self.probes[i][0]) for i in sorted(chosen)]

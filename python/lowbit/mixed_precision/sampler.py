@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lowbit.search.exact import BudgetError
-from lowbit.search.latency import Progress
-from lowbit.search.sensitivity import Evaluator
+from lowbit.mixed_precision.exact import BudgetError
+from lowbit.mixed_precision.latency import Progress
+from lowbit.mixed_precision.sensitivity import Evaluator
 
 __all__ = ["sample"]
 
@@ -65,7 +65,7 @@ def sample(
     Example:
         >>> from importlib.resources import files
         >>> import numpy as np
-        >>> from lowbit.search import Evaluator, Space
+        >>> from lowbit.mixed_precision import Evaluator, Space
         >>> space = Space(str(files("lowbit.demo") / "fashion.onnx"), ["float32", "int8"])
         >>> evaluator = Evaluator(space, np.random.default_rng(0).random((4, 1, 28, 28), np.float32))
         >>> limit = 0.9 * space.cost(space.uniform("float32"), "size")

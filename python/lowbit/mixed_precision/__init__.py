@@ -1,0 +1,34 @@
+"""Mixed precision: measured latencies, sensitivities, budgets; ``lowbit.search`` (docs/mixed_precision.md)."""
+
+from lowbit.mixed_precision.exact import BudgetError, Program, Solution, exact
+from lowbit.mixed_precision.latency import LatencyTable, Measured, measured_ms
+from lowbit.mixed_precision.result import Point, SearchResult, load_recipe, pareto
+from lowbit.mixed_precision.run import limits, search
+from lowbit.mixed_precision.sampler import sample
+from lowbit.mixed_precision.sensitivity import Evaluator, sensitivities
+from lowbit.mixed_precision.space import METRICS, SearchLayer, Site, Space, bits_of, latency_table
+
+__all__ = [
+    "METRICS",
+    "BudgetError",
+    "Evaluator",
+    "LatencyTable",
+    "Measured",
+    "Point",
+    "Program",
+    "SearchLayer",
+    "SearchResult",
+    "Site",
+    "Solution",
+    "Space",
+    "bits_of",
+    "exact",
+    "latency_table",
+    "limits",
+    "load_recipe",
+    "measured_ms",
+    "pareto",
+    "sample",
+    "search",
+    "sensitivities",
+]
