@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-CLUSTER = (
-    "distributed.md"  # needs ray, several machines, their paths; test_calibration_workers.py runs the like
-)
+CLUSTER = "distributed.md"  # needs ray, several machines, their paths; test_calibration_workers.py runs the like
 PAGES = [p.name for p in sorted(DOCS.glob("*.md")) if "```python\n" in p.read_text() and p.name != CLUSTER]
 
 
