@@ -7,7 +7,7 @@ a pruned weight, and masking where the weight is 0 would kill every weight that 
 import copy
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lowbit.compression.pruning import magnitude_mask
 from lowbit.compression.sharing import codebook_row, codebook_rows, share_weights
-from lowbit.torch.layers import pair
+from lowbit.torch.layers import conv2d_sizes
 
 
 class Pruner:
@@ -297,24 +297,6 @@ class CodebookLinear(CodebookWeight, nn.Linear):
         return f"{nn.Linear.extra_repr(self)}, bits={self.bits}, entries={tuple(self.codebook.shape)}"
 
 
-C = TypeVar("C", bound=nn.Conv2d)
-
-
-def _like(kind: type[C], layer: nn.Conv2d) -> C:
-    """A convolution of that kind with the layer's geometry, without weights."""
-    return kind(
-        layer.in_channels,
-        layer.out_channels,
-        pair(layer.kernel_size),
-        pair(layer.stride),
-        layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
-        pair(layer.dilation),
-        layer.groups,
-        layer.bias is not None,
-        device="meta",
-    )
-
-
 class CodebookConv2d(CodebookWeight, nn.Conv2d):
     """``nn.Conv2d`` with shared weights, made by :meth:`from_float`.
 
@@ -343,16 +325,14 @@ class CodebookConv2d(CodebookWeight, nn.Conv2d):
         Raises:
             ValueError: see ``lowbit.compression.share_weights``; or the layer's padding_mode is not ``zeros``.
         """
-        if layer.padding_mode != "zeros":
-            raise ValueError(f"{cls.__name__}: padding_mode {layer.padding_mode!r} is not 'zeros'")
-        made = _like(cls, layer)
+        made = cls(**conv2d_sizes(cls.__name__, layer), device="meta")
         made._share(layer.weight, bits, init, mask, per, reassign)
         made.bias = layer.bias
         return made.train(layer.training)
 
     def to_float(self) -> nn.Conv2d:
         """``nn.Conv2d`` with these weights."""
-        layer = _like(nn.Conv2d, self)
+        layer = nn.Conv2d(**conv2d_sizes(type(self).__name__, self), device="meta")
         self._unshare(layer)
         return layer
 

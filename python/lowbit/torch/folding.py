@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.torch.fake_quantize import FakeQuantize
-from lowbit.torch.layers import pair
+from lowbit.torch.layers import conv2d_sizes
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -170,20 +170,9 @@ class QatConv2d(QatLayer, nn.Conv2d):
         Raises:
             ValueError: padding other than zeros, or a norm without running statistics.
         """
-        if layer.padding_mode != "zeros":
-            raise ValueError(f"QatConv2d: padding_mode {layer.padding_mode!r} is not 'zeros'")
+        sizes = conv2d_sizes(cls.__name__, layer) | {"bias": False}
         cls._check(layer, norm)
-        made = cls(
-            layer.in_channels,
-            layer.out_channels,
-            pair(layer.kernel_size),
-            pair(layer.stride),
-            layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
-            pair(layer.dilation),
-            layer.groups,
-            bias=False,
-            device="meta",
-        )
+        made = cls(**sizes, device="meta")
         made.weight, made.bias = layer.weight, layer.bias
         made._prepare(norm, quantizer, freeze_delay)
         return made

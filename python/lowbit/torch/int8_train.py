@@ -19,7 +19,7 @@ from lowbit import _core
 from lowbit.arguments import FloatArray
 from lowbit.torch.estimators import traced
 from lowbit.torch.kernels import kept
-from lowbit.torch.layers import named_padding, pair
+from lowbit.torch.layers import conv2d_sizes, named_padding, pair
 
 LEAST_CLIP = 2.0**-50  # below it codes keep this scale, so that products of two scales stay normal numbers
 TOP = 127
@@ -316,17 +316,8 @@ class Int8TrainConv2d(Int8Train, nn.Conv2d):
         Raises:
             ValueError: the layer's padding_mode is not ``zeros``.
         """
-        if layer.padding_mode != "zeros":
-            raise ValueError(f"{cls.__name__}: padding_mode {layer.padding_mode!r} is not 'zeros'")
         made = cls(
-            layer.in_channels,
-            layer.out_channels,
-            pair(layer.kernel_size),
-            pair(layer.stride),
-            layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
-            pair(layer.dilation),
-            layer.groups,
-            layer.bias is not None,
+            **conv2d_sizes(cls.__name__, layer),
             **options,
         )
         made.load_state_dict(layer.state_dict(), strict=False)

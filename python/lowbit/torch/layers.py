@@ -151,17 +151,8 @@ class BinaryWeightConv2d(BinaryWeight, nn.Conv2d):
         Raises:
             ValueError: the layer's padding_mode is not ``zeros``.
         """
-        if layer.padding_mode != "zeros":
-            raise ValueError(f"{cls.__name__}: padding_mode {layer.padding_mode!r} is not 'zeros'")
         made = cls(
-            layer.in_channels,
-            layer.out_channels,
-            pair(layer.kernel_size),
-            pair(layer.stride),
-            layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
-            pair(layer.dilation),
-            layer.groups,
-            layer.bias is not None,
+            **conv2d_sizes(cls.__name__, layer),
             **options,
             device=layer.weight.device,
             dtype=layer.weight.dtype,
@@ -171,6 +162,26 @@ class BinaryWeightConv2d(BinaryWeight, nn.Conv2d):
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""
         return f"{nn.Conv2d.extra_repr(self)}, pad_value={self.pad_value}"
+
+
+def conv2d_sizes(name: str, layer: nn.Conv2d) -> dict[str, Any]:
+    """A convolution's sizes, as the arguments that make another.
+
+    Raises:
+        ValueError: the layer's padding_mode is not ``zeros``; says so of ``name``.
+    """
+    if layer.padding_mode != "zeros":
+        raise ValueError(f"{name}: padding_mode {layer.padding_mode!r} is not 'zeros'")
+    return {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "kernel_size": pair(layer.kernel_size),
+        "stride": pair(layer.stride),
+        "padding": layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
+        "dilation": pair(layer.dilation),
+        "groups": layer.groups,
+        "bias": layer.bias is not None,
+    }
 
 
 def named_padding(

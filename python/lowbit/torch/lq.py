@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from lowbit import lq
 from lowbit.torch.estimators import straight_through
-from lowbit.torch.layers import pair
+from lowbit.torch.layers import conv2d_sizes
 
 _CHUNK = 1 << 17  # values whose passes stay in the second-level cache
 
@@ -381,17 +381,8 @@ class LQConv2d(LQLayer, nn.Conv2d):
         Raises:
             ValueError: the layer's padding_mode is not ``zeros``.
         """
-        if layer.padding_mode != "zeros":
-            raise ValueError(f"{cls.__name__}: padding_mode {layer.padding_mode!r} is not 'zeros'")
         made = cls(
-            layer.in_channels,
-            layer.out_channels,
-            pair(layer.kernel_size),
-            pair(layer.stride),
-            layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
-            pair(layer.dilation),
-            layer.groups,
-            layer.bias is not None,
+            **conv2d_sizes(cls.__name__, layer),
             **options,
             device=layer.weight.device,
             dtype=layer.weight.dtype,
