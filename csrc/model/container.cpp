@@ -4,8 +4,8 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "lowbit/error.h"
 #include "crc32/crc32.h"
+#include "lowbit/error.h"
 #include "model/strict_json.h"
 
 namespace lowbit {

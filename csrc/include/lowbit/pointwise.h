@@ -73,8 +73,8 @@ struct PoolCount {
 };
 // Codes: y = sat((float(sum (x - zx)) * (sx / sy)) / float(max(count, 1)), zy, the type's range); the sum is exact.
 // Fixed-point, count at least 1: where sx = sy, v = floor(sum (x - zx) / count + 1/2). Else v = fix(sum (x - zx) 2^h,
-// m 2^-h) with m0 * 2^(shift - 31) = sx / sy as above, m = (m0 2^k / count, rounded half up) * 2^(shift - k - 31), k the
-// greatest that leaves that below 2^31, and h = max(23 - ceil(log2 count), 0).
+// m 2^-h) with m0 * 2^(shift - 31) = sx / sy as above, m = (m0 2^k / count, rounded half up) * 2^(shift - k - 31), k
+// the greatest that leaves that below 2^31, and h = max(23 - ceil(log2 count), 0).
 LOWBIT_API void average_pool_i8(const void* x, const Codes& cx, int64_t ldx, const Conv2dShape& shape, PoolCount count,
                                 void* y, const Codes& cy, int64_t ldy, Rounding rounding = Rounding::nearest_even,
                                 Isa isa = best_isa(), int threads = 0);

@@ -31,8 +31,8 @@ class LOWBIT_API PackedSparse {
 LOWBIT_API PackedSparse pack_sparse(const uint8_t* gaps, const uint8_t* codes, int64_t entries, int64_t n, int64_t k,
                                     const Codebook<float>& codebook);
 
-// Whether sparse_gemm_f32 over `entries` of (n, k) weights is expected to take less time than codebook_gemm_f32 over all
-// of them, m rows of x at a time, and can hold them (bench/sparse.py measures where the two meet).
+// Whether sparse_gemm_f32 over `entries` of (n, k) weights is expected to take less time than codebook_gemm_f32 over
+// all of them, m rows of x at a time, and can hold them (bench/sparse.py measures where the two meet).
 LOWBIT_API bool sparse_pays(int64_t m, int64_t n, int64_t k, int64_t entries, CodebookPer per);
 
 // y[i, j] = clamp(sum_p x[i, p] * w[j, p] + bias[j]), the sum as in codebook_gemm_f32 but over the weights held: one
