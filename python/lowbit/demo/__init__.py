@@ -138,10 +138,11 @@ def _networks(net: str, ranges: Any, images: Preprocessing) -> list[tuple[str, s
         ("int8", "int8", lambda: lowbit.convert(net, recipe="int8", calibration=ranges, preprocessing=images)),
         ("int:4/4", "int44", lambda: lowbit.convert(net, "int:4/4", ranges, {FRAGILE: "int8"}, preprocessing=images)),
         ("mixed 8, 4, 2 bits", "mixed", lambda: lowbit.convert(net, "int8", ranges, MIXED, preprocessing=images)),
+        ("lq:4/4", "lq44", lambda: lowbit.convert(net, "lq-int8:4/4", ranges, preprocessing=images)),
         (
             "4-bit codebook",
             "codebook",
-            lambda: lowbit.convert(net, "codebook:4", overrides={FRAGILE: "codebook:8"}, preprocessing=images),
+            lambda: lowbit.convert(net, "codebook:4/int8", ranges, {FRAGILE: "codebook:8/int8"}, preprocessing=images),
         ),
         (
             "Deep Compression",
