@@ -74,7 +74,7 @@ def test_a_killed_workers_trial_is_tried_again(tmp_path):
     states = [t.state for t in study.trials]
     assert states.count(optuna.trial.TrialState.RUNNING) == 0 and states.count(optuna.trial.TrialState.FAIL) == 1
     finished = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
-    assert len(finished) >= 14 + running[0].number  # of all three workers, and of the dead one what it had finished
+    assert len(finished) >= 12 + running[0].number  # of both workers, and of the dead one what it had finished
 
 
 def test_a_journal_file_is_shared_too(tmp_path):
