@@ -87,6 +87,19 @@ def test_import_needs_numpy_only():
     assert not loaded & heavy
 
 
+def test_rooms_of_torch_depend_one_way():
+    torch = ROOT / "python/lowbit/torch"
+    ranks = {"autograd": 0, "geometry": 0, "tensor_cache": 0, "binary": 1, "compression": 2, "few_bits": 2}
+    ranks |= {"haq": 2, "int8_training": 2, "qat": 2}
+    whole_nets = 3  # swap, lowering and the like, which know all rooms
+    assert {p.name for p in torch.iterdir() if (p / "__init__.py").exists()} < set(ranks)
+    for path in torch.rglob("*.py"):
+        room = path.relative_to(torch).parts[0].removesuffix(".py")
+        for other in set(re.findall(r"^ *from lowbit\.torch\.(\w+)", path.read_text(), re.M)) - {room}:
+            rank = ranks.get(room, whole_nets)
+            assert rank == whole_nets or ranks.get(other, whole_nets) < rank, f"{path.relative_to(ROOT)}: {other}"
+
+
 def test_versions_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     cmake = re.search(r"project\(lowbit VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1]

@@ -82,7 +82,7 @@ def compress(
     if finetune is not None:
         if not hasattr(net, "named_modules"):
             raise ValueError("compress: finetune= needs a torch.nn.Module; an ONNX file cannot be trained here")
-        from lowbit.torch.compression import compress_module
+        from lowbit.torch.compressing import compress_module
 
         net = compress_module(net, sparsity, bits, finetune, init, per)
         sparsity = None

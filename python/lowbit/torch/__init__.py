@@ -8,28 +8,24 @@ try:
 except ImportError as error:
     raise ImportError('lowbit.torch needs PyTorch: pip install "lowbit[torch]"') from error
 
-from lowbit.torch.activations import (
-    LearnedSign,
-    Pact,
-    dorefa_activation,
-    dorefa_gradient,
-    k_map,
-    pact,
+from lowbit.torch.autograd import straight_through
+from lowbit.torch.binary.activations import LearnedSign, k_map
+from lowbit.torch.binary.binarization import (
+    balanced,
+    binary_connect,
+    lab_alpha,
+    libra_alpha,
+    libra_weight,
+    ternary_alpha,
+    ternary_codes,
+    ternary_weight,
+    xnor_alpha,
+    xnor_weight,
 )
-from lowbit.torch.binary import BinaryConv2d, BinaryLinear
-from lowbit.torch.blocks import BiRealBlock, XnorBlock, set_error_decay
-from lowbit.torch.compression import (
-    CodebookConv2d,
-    CodebookLinear,
-    CodebookWeight,
-    Pruner,
-    shared_weight,
-    unshared,
-)
-from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
-from lowbit.torch.deviation import DeviationSteps, deviation_steps, gradient_deviations
-from lowbit.torch.distributed import all_reduce_statistics
-from lowbit.torch.estimators import (
+from lowbit.torch.binary.blocks import BiRealBlock, XnorBlock, set_error_decay
+from lowbit.torch.binary.bnn import BinaryConv2d, BinaryLinear
+from lowbit.torch.binary.connect import BinaryConnectConv2d, BinaryConnectLinear
+from lowbit.torch.binary.estimators import (
     ap2,
     approx_sign,
     error_decay_sharpness,
@@ -39,36 +35,34 @@ from lowbit.torch.estimators import (
     sign,
     sign_swish,
     stochastic_sign,
-    straight_through,
 )
-from lowbit.torch.fake_quantize import FakeQuantize
-from lowbit.torch.folding import QatConv2d, QatLayer, QatLinear, freeze_batch_norm
+from lowbit.torch.binary.layers import BinaryWeight, glorot_scale
+from lowbit.torch.binary.losses import distribution_loss, squared_hinge
+from lowbit.torch.binary.normalization import ShiftBatchNorm, refresh_batch_norm
+from lowbit.torch.binary.steps import BinarySteps, ShiftAdaMax, binary_steps
+from lowbit.torch.binary.ternary import TernaryConv2d, TernaryLinear
+from lowbit.torch.binary.xnor import XnorConv2d, XnorLinear
+from lowbit.torch.compression.codebook_layers import (
+    CodebookConv2d,
+    CodebookLinear,
+    CodebookWeight,
+    shared_weight,
+    unshared,
+)
+from lowbit.torch.compression.pruner import Pruner
+from lowbit.torch.distributed import all_reduce_statistics
+from lowbit.torch.few_bits.dorefa import dorefa_activation, dorefa_gradient, dorefa_weight, quantize_unit
+from lowbit.torch.few_bits.lq_layers import LQConv2d, LQLinear
+from lowbit.torch.few_bits.lq_quantizers import LQActivation, LQWeight
+from lowbit.torch.few_bits.pact import Pact, pact
 from lowbit.torch.haq import HaqLayer, HaqResult, HaqSettings, HaqSpace, haq_search
-from lowbit.torch.int8_train import Int8TrainConv2d, Int8TrainLinear
-from lowbit.torch.layers import BinaryWeight, glorot_scale
-from lowbit.torch.losses import distribution_loss, squared_hinge
-from lowbit.torch.lq import LQActivation, LQConv2d, LQLinear, LQWeight
-from lowbit.torch.normalization import ShiftBatchNorm, refresh_batch_norm
-from lowbit.torch.observers import EmaRange
-from lowbit.torch.qat import prepare_qat
-from lowbit.torch.steps import BinarySteps, ShiftAdaMax, binary_steps
+from lowbit.torch.int8_training.deviation import DeviationSteps, deviation_steps, gradient_deviations
+from lowbit.torch.int8_training.int8_train import Int8TrainConv2d, Int8TrainLinear
+from lowbit.torch.qat.ema_range import EmaRange
+from lowbit.torch.qat.fake_quantize import FakeQuantize
+from lowbit.torch.qat.folding import QatConv2d, QatLayer, QatLinear, freeze_batch_norm
+from lowbit.torch.qat.prepare import prepare_qat
 from lowbit.torch.swapping import swap
-from lowbit.torch.ternary import TernaryConv2d, TernaryLinear
-from lowbit.torch.weights import (
-    balanced,
-    binary_connect,
-    dorefa_weight,
-    lab_alpha,
-    libra_alpha,
-    libra_weight,
-    quantize_unit,
-    ternary_alpha,
-    ternary_codes,
-    ternary_weight,
-    xnor_alpha,
-    xnor_weight,
-)
-from lowbit.torch.xnor import XnorConv2d, XnorLinear
 
 __all__ = [
     "BiRealBlock",

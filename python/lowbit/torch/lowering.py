@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowbit.torch.compression import unshared
-from lowbit.torch.estimators import ap2
-from lowbit.torch.folding import QatLayer
-from lowbit.torch.layers import BinaryWeight
-from lowbit.torch.normalization import ShiftBatchNorm
+from lowbit.torch.binary.estimators import ap2
+from lowbit.torch.binary.layers import BinaryWeight
+from lowbit.torch.binary.normalization import ShiftBatchNorm
+from lowbit.torch.compression.codebook_layers import unshared
+from lowbit.torch.qat.folding import QatLayer
 
 OPSET = 17
 

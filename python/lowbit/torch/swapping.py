@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from lowbit.torch.binary import BinaryConv2d, BinaryLinear
-from lowbit.torch.compression import CodebookConv2d, CodebookLinear
-from lowbit.torch.connect import BinaryConnectConv2d, BinaryConnectLinear
-from lowbit.torch.int8_train import Int8Train, Int8TrainConv2d, Int8TrainLinear
-from lowbit.torch.layers import BinaryWeightConv2d, BinaryWeightLinear
-from lowbit.torch.lq import LQConv2d, LQLinear
-from lowbit.torch.ternary import TernaryConv2d, TernaryLinear
-from lowbit.torch.xnor import XnorConv2d, XnorLinear
+from lowbit.torch.binary.bnn import BinaryConv2d, BinaryLinear
+from lowbit.torch.binary.connect import BinaryConnectConv2d, BinaryConnectLinear
+from lowbit.torch.binary.layers import BinaryWeightConv2d, BinaryWeightLinear
+from lowbit.torch.binary.ternary import TernaryConv2d, TernaryLinear
+from lowbit.torch.binary.xnor import XnorConv2d, XnorLinear
+from lowbit.torch.compression.codebook_layers import CodebookConv2d, CodebookLinear
+from lowbit.torch.few_bits.lq_layers import LQConv2d, LQLinear
+from lowbit.torch.int8_training.int8_train import Int8Train, Int8TrainConv2d, Int8TrainLinear
 
 KINDS: dict[
     str,

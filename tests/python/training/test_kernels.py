@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="lowbit.torch needs torch")
 from torch import nn  # noqa: E402
 
 import lowbit.torch as lt  # noqa: E402
-from lowbit.torch import kernels  # noqa: E402
+from lowbit.torch.binary import kernels  # noqa: E402
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: E402
 
 import lowbit.torch as lt  # noqa: E402
 from lowbit import lq  # noqa: E402
-from lowbit.torch.lq import nearest_level  # noqa: E402
+from lowbit.torch.few_bits.lq_quantizers import nearest_level  # noqa: E402
 
 
 def rectified(*shape, seed=0):

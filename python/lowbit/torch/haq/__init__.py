@@ -2,7 +2,7 @@
 
 from lowbit.torch.haq.agent import HaqSettings
 from lowbit.torch.haq.finetune import FineTuning
+from lowbit.torch.haq.haq_space import HaqLayer, HaqSpace
 from lowbit.torch.haq.search import HaqResult, haq_search
-from lowbit.torch.haq.space import HaqLayer, HaqSpace
 
 __all__ = ["FineTuning", "HaqLayer", "HaqResult", "HaqSettings", "HaqSpace", "haq_search"]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lowbit.torch.haq.space import STATE
+from lowbit.torch.haq.haq_space import STATE
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 import lowbit
 from lowbit.graph.weights import quantize_weights
-from lowbit.torch.estimators import straight_through
+from lowbit.torch.autograd import straight_through
 
 _INT = re.compile(r"int:([2-8])/([2-8]|32)")
 _CODEBOOK = re.compile(r"codebook:([1-8])")

@@ -16,7 +16,7 @@ import torch
 
 from lowbit.atomic import write_aside
 from lowbit.torch.haq.agent import Agent, HaqSettings
-from lowbit.torch.haq.space import Chosen, HaqSpace
+from lowbit.torch.haq.haq_space import Chosen, HaqSpace
 
 Evaluate = Callable[[dict[str, str]], float]
 

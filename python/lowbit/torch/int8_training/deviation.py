@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lowbit.torch.int8_train import Int8Train
+from lowbit.torch.int8_training.int8_train import Int8Train
 
 
 def gradient_deviations(model: nn.Module) -> dict[str, tuple[float, float]]:

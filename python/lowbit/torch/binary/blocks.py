@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowbit.torch.binary import BinaryConv2d
-from lowbit.torch.xnor import XnorConv2d, XnorLinear, _Xnor
+from lowbit.torch.binary.bnn import BinaryConv2d
+from lowbit.torch.binary.xnor import XnorConv2d, XnorLinear, _Xnor
 
 
 class XnorBlock(nn.Sequential):

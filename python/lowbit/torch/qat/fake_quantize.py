@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.qparams import QParams
-from lowbit.torch.estimators import traced
-from lowbit.torch.observers import EmaRange, extent
+from lowbit.torch.autograd import traced
+from lowbit.torch.qat.ema_range import EmaRange, extent
 
 
 def nudged(low: Tensor, high: Tensor, lowest: int, highest: int) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ def nudged(low: Tensor, high: Tensor, lowest: int, highest: int) -> tuple[Tensor
 
     Example:
         >>> import torch
-        >>> from lowbit.torch.fake_quantize import nudged
+        >>> from lowbit.torch.qat.fake_quantize import nudged
         >>> [v.item() for v in nudged(torch.tensor(-0.9), torch.tensor(14.1), 0, 15)]
         [1.0, 1]
     """

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 import lowbit
 from lowbit import _core
 from lowbit.arguments import FloatArray
-from lowbit.torch.estimators import traced
-from lowbit.torch.kernels import kept
-from lowbit.torch.layers import conv2d_sizes, named_padding, pair
+from lowbit.torch.autograd import traced
+from lowbit.torch.geometry import conv2d_sizes, named_padding, pair
+from lowbit.torch.tensor_cache import kept
 
 LEAST_CLIP = 2.0**-50  # below it codes keep this scale, so that products of two scales stay normal numbers
 TOP = 127

@@ -5,10 +5,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowbit.torch.estimators import estimator, hard_sign
-from lowbit.torch.kernels import kernel_runs, scaled, xnor_conv2d, xnor_gemm
-from lowbit.torch.layers import Activation, BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
-from lowbit.torch.weights import binary_connect
+from lowbit.torch.binary.binarization import binary_connect
+from lowbit.torch.binary.estimators import estimator, hard_sign
+from lowbit.torch.binary.kernels import kernel_runs, scaled, xnor_conv2d, xnor_gemm
+from lowbit.torch.binary.layers import Activation, BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
 
 
 class _Binary(BinaryWeight):

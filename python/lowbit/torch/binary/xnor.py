@@ -6,12 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowbit.torch.activations import k_map
-from lowbit.torch.binary import _Binary
-from lowbit.torch.estimators import hard_sign
-from lowbit.torch.kernels import kept, scaled, xnor_conv2d, xnor_gemm
-from lowbit.torch.layers import Activation, BinaryWeightConv2d, BinaryWeightLinear, pair
-from lowbit.torch.weights import (
+from lowbit.torch.binary.activations import k_map
+from lowbit.torch.binary.binarization import (
     balanced,
     binary_connect,
     lab_alpha,
@@ -20,6 +16,12 @@ from lowbit.torch.weights import (
     xnor_alpha,
     xnor_weight,
 )
+from lowbit.torch.binary.bnn import _Binary
+from lowbit.torch.binary.estimators import hard_sign
+from lowbit.torch.binary.kernels import scaled, xnor_conv2d, xnor_gemm
+from lowbit.torch.binary.layers import Activation, BinaryWeightConv2d, BinaryWeightLinear
+from lowbit.torch.geometry import pair
+from lowbit.torch.tensor_cache import kept
 
 GRADIENTS = ("exact", "paper", "released")
 

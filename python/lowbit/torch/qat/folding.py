@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowbit.torch.fake_quantize import FakeQuantize
-from lowbit.torch.layers import conv2d_sizes
+from lowbit.torch.geometry import conv2d_sizes
+from lowbit.torch.qat.fake_quantize import FakeQuantize
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 

@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from lowbit.torch.fake_quantize import FakeQuantize
-from lowbit.torch.folding import QatConv2d, QatLayer, QatLinear
+from lowbit.torch.qat.fake_quantize import FakeQuantize
+from lowbit.torch.qat.folding import QatConv2d, QatLayer, QatLinear
 
 # What a node does, told by its module's type, its function or its method's name.
 _ADD = (operator.add, operator.iadd, torch.add, "add", "add_")

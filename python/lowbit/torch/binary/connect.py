@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from lowbit.torch.layers import BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
-from lowbit.torch.weights import binary_connect
+from lowbit.torch.binary.binarization import binary_connect
+from lowbit.torch.binary.layers import BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
 
 
 class _Connect(BinaryWeight):

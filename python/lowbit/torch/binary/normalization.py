@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lowbit.torch.estimators import ap2
+from lowbit.torch.binary.estimators import ap2
 
 
 class ShiftBatchNorm(nn.Module):

@@ -9,7 +9,7 @@ def extent(x: Tensor, axis: int | None = None) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> import torch
-        >>> from lowbit.torch.observers import extent
+        >>> from lowbit.torch.qat.ema_range import extent
         >>> [v.tolist() for v in extent(torch.tensor([[1.0, 4.0], [-2.0, -1.0]]), axis=0)]
         [[0.0, -2.0], [4.0, 0.0]]
     """

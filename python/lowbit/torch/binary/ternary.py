@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowbit.torch.kernels import scaled
-from lowbit.torch.layers import BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
-from lowbit.torch.weights import ternary_alpha, ternary_codes, ternary_weight
+from lowbit.torch.binary.binarization import ternary_alpha, ternary_codes, ternary_weight
+from lowbit.torch.binary.kernels import scaled
+from lowbit.torch.binary.layers import BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
 
 
 class _Ternary(BinaryWeight):

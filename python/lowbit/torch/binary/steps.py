@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lowbit.torch.estimators import ap2
-from lowbit.torch.layers import BinaryWeight
+from lowbit.torch.binary.estimators import ap2
+from lowbit.torch.binary.layers import BinaryWeight
 
 
 class BinarySteps:

@@ -5,40 +5,24 @@ fake tensors, so that ``torch.export`` and ``torch.compile`` keep them, and they
 path with the hard-tanh estimator for the input and BinaryConnect's unmasked one for the weight. They run on as many
 threads as torch has.
 
-A weight is packed at its first use and kept while the tensor lives and does not change, as is a layer's alpha. A
-change through ``weight.data`` goes unseen, as torch does not count it; change weights under ``torch.no_grad()``.
+A weight is packed at its first use and kept while it does not change, as is a layer's alpha (`tensor_cache.py`).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.weak import WeakIdKeyDictionary
 
 import lowbit
 from lowbit.bits import PackedBits
-from lowbit.torch.estimators import sign, traced
-from lowbit.torch.weights import binary_connect
+from lowbit.torch.autograd import traced
+from lowbit.torch.binary.binarization import binary_connect
+from lowbit.torch.binary.estimators import sign
+from lowbit.torch.tensor_cache import kept
 
-T = TypeVar("T")
 _PLAIN = (Tensor, torch.nn.Parameter)  # a subclass (fake, traced, distributed) means something else
-_kept: Any = WeakIdKeyDictionary()  # tensor -> {what: (stamp, value)}
-
-
-def kept(what: str, make: Callable[[], T], tensor: Tensor, *others: Tensor) -> T:
-    """``make()``, which depends on these tensors, kept with the first until one of them changes."""
-    tensors = (tensor, *others)
-    if any(t.is_inference() for t in tensors):  # no version tells whether they changed
-        return make()
-    stamp = tuple((t._version, t.data_ptr()) for t in tensors)
-    known = _kept.setdefault(tensor, {})
-    if what not in known or known[what][0] != stamp:
-        with torch.inference_mode(False), torch.no_grad():
-            known[what] = (stamp, make())
-    value: T = known[what][1]
-    return value
 
 
 def _pack(weight: Tensor) -> PackedBits:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowbit.torch.estimators import error_decay_sign, hard_sign, stochastic_value, straight_through, wants_gradient
+from lowbit.torch.autograd import straight_through, wants_gradient
+from lowbit.torch.binary.estimators import error_decay_sign, hard_sign, stochastic_value
 
 
 def filter_mean(weight: Tensor) -> Tensor:
@@ -238,50 +239,3 @@ def lab_alpha(weight: Tensor, curvature: Tensor) -> Tensor:
     size, d = weight.detach().abs().flatten(1), curvature.detach().flatten(1)
     total = d.sum(1)
     return torch.where(total > 0, (size * d).sum(1) / total.clamp(min=2.0**-126), size.mean(1))
-
-
-def quantize_unit(x: Tensor, bits: int) -> Tensor:
-    """DoReFa's ``quantize_k``: x in [0, 1] to the nearest of ``2^bits`` equidistant levels; gradient 1.
-
-    Ties go to even, as ``torch.round`` does.
-
-    Raises:
-        ValueError: bits outside 1 to 16.
-
-    Example:
-        >>> import torch
-        >>> from lowbit.torch import quantize_unit
-        >>> [round(v, 3) for v in quantize_unit(torch.tensor([0.0, 0.3, 0.6, 1.0]), 2).tolist()]
-        [0.0, 0.333, 0.667, 1.0]
-    """
-    if not 1 <= bits <= 16:
-        raise ValueError(f"quantize_unit: bits {bits} is outside 1 to 16")
-    levels = 2**bits - 1
-    value = torch.round(x.detach() * levels) / levels
-    return straight_through(x, value) if wants_gradient(x) else value
-
-
-def dorefa_weight(weight: Tensor, bits: int = 1) -> Tensor:
-    """DoReFa-Net's weights: ``2 quantize_k(tanh(w) / (2 max|tanh(w)|) + 1/2) - 1``; one bit: ``sign(w) mean|w|``.
-
-    Source: DoReFa-Net (Zhou et al. 2016), section 2.3, as recalled in the survey's terms. In one bit the scale is one
-    per layer and the gradient 1.
-
-    Args:
-        weight: latent weights, any shape.
-        bits: 1 to 16.
-
-    Example:
-        >>> import torch
-        >>> from lowbit.torch import dorefa_weight
-        >>> w = torch.tensor([-0.4, 0.0, 1.0])
-        >>> [round(v, 3) for v in dorefa_weight(w).tolist()]
-        [-0.467, 0.467, 0.467]
-        >>> [round(v, 3) for v in dorefa_weight(w, bits=2).tolist()]
-        [-0.333, 0.333, 1.0]
-    """
-    if bits == 1:
-        value = hard_sign(weight) * weight.detach().abs().mean()
-        return straight_through(weight, value) if wants_gradient(weight) else value
-    squashed = torch.tanh(weight)
-    return 2 * quantize_unit(squashed / (2 * squashed.abs().max()) + 0.5, bits) - 1

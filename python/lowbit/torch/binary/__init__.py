@@ -1,0 +1,1 @@
+"""One bit, and three values: signs to train through, layers, blocks, losses, steps (docs/binary.md)."""

@@ -1,0 +1,1 @@
+"""Deep Compression's parts: pruning, and layers whose weights share a codebook (docs/compression.md)."""

@@ -1,0 +1,1 @@
+"""A few bits per value: DoReFa-Net, PACT, LQ-Nets (docs/lq.md)."""

@@ -1,0 +1,1 @@
+"""Quantization-aware training for integer-only inference (docs/qat.md)."""
