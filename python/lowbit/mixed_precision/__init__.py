@@ -1,12 +1,14 @@
 """Mixed precision: measured latencies, sensitivities, budgets; ``lowbit.search`` (docs/mixed_precision.md)."""
 
+from lowbit.mixed_precision.assignments import SearchLayer, bits_of
 from lowbit.mixed_precision.exact import BudgetError, Program, Solution, exact
 from lowbit.mixed_precision.latency import LatencyTable, Measured, measured_ms
 from lowbit.mixed_precision.result import Point, SearchResult, load_recipe, pareto
 from lowbit.mixed_precision.run import limits, search
 from lowbit.mixed_precision.sampler import sample
 from lowbit.mixed_precision.sensitivity import Evaluator, sensitivities
-from lowbit.mixed_precision.space import METRICS, SearchLayer, Site, Space, bits_of, latency_table
+from lowbit.mixed_precision.sites import Site
+from lowbit.mixed_precision.space import METRICS, Space, latency_table
 
 __all__ = [
     "METRICS",

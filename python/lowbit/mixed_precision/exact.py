@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from lowbit.mixed_precision.space import Site, Space, State
+from lowbit.mixed_precision.sites import Site, State
+from lowbit.mixed_precision.space import Space
 
 __all__ = ["BudgetError", "Program", "Solution", "exact"]
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import lowbit
 from lowbit.atomic import write_aside
+from lowbit.mixed_precision.assignments import bits_of
 from lowbit.mixed_precision.exact import amount
 from lowbit.mixed_precision.latency import LatencyTable
-from lowbit.mixed_precision.space import Space, bits_of
+from lowbit.mixed_precision.space import Space
 
 __all__ = ["Point", "SearchResult", "load_recipe", "pareto"]
 

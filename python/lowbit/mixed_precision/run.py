@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from lowbit.mixed_precision.assignments import Choices
 from lowbit.mixed_precision.exact import BudgetError, Program, amount, exact
 from lowbit.mixed_precision.latency import LatencyTable, measured_ms
 from lowbit.mixed_precision.result import Point, SearchResult
 from lowbit.mixed_precision.sampler import sample
 from lowbit.mixed_precision.sensitivity import Evaluator, sensitivities
-from lowbit.mixed_precision.space import METRICS, Choices, Space
+from lowbit.mixed_precision.space import METRICS, Space
 
 __all__ = ["limits", "search"]
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 import lowbit
 from lowbit.atomic import write_aside
+from lowbit.mixed_precision.assignments import Assignment
 from lowbit.mixed_precision.latency import Progress
-from lowbit.mixed_precision.space import Assignment, Space
+from lowbit.mixed_precision.space import Space
 
 __all__ = ["Evaluator", "divergence", "noise", "sensitivities"]
 
