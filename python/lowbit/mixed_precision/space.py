@@ -178,7 +178,7 @@ class Space(Assignments):
             raise ValueError(f"space: cost {metric!r} is not one of {', '.join(METRICS)}")
         return sum(row.bytes if metric == "size" else energy_pj(row) / 1e6 for row in rows(plan))
 
-    # How the costs are found --------------------------------------------------------------------------------------------
+    # How the costs are found ------------------------------------------------------------------------------------------
 
     def _explore(self, progress: Progress | None) -> None:
         """Lower assignments until every state of every site was seen."""
