@@ -1,4 +1,4 @@
-"""Sizes of convolutions: what the layers of every room ask of them."""
+"""Sizes of layers: what those of every room ask of them."""
 
 from typing import Any
 
@@ -10,12 +10,14 @@ def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def conv2d_sizes(name: str, layer: nn.Conv2d) -> dict[str, Any]:
-    """A convolution's sizes, as the arguments that make another.
+def layer_sizes(name: str, layer: nn.Linear | nn.Conv2d) -> dict[str, Any]:
+    """A layer's sizes, as the arguments that make another.
 
     Raises:
-        ValueError: the layer's padding_mode is not ``zeros``; says so of ``name``.
+        ValueError: a convolution's padding_mode is not ``zeros``; says so of ``name``.
     """
+    if isinstance(layer, nn.Linear):
+        return {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias is not None}
     if layer.padding_mode != "zeros":
         raise ValueError(f"{name}: padding_mode {layer.padding_mode!r} is not 'zeros'")
     return {

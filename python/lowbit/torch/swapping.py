@@ -101,12 +101,9 @@ def _replacement(name: str, layer: nn.Module, choice: Choice) -> nn.Module:
     if kind not in KINDS:
         raise ValueError(f"swap: {name}: {kind!r} is not one of {', '.join(KINDS)}, float32")
     linear, convolution = KINDS[kind]
+    chosen: Any = linear if isinstance(layer, nn.Linear) else convolution
     try:
-        if isinstance(layer, nn.Linear):
-            made: nn.Module = linear.from_float(layer, **options)
-        else:
-            assert isinstance(layer, nn.Conv2d)
-            made = convolution.from_float(layer, **options)
+        made: nn.Module = chosen.from_float(layer, **options)
         if isinstance(made, Int8Train):
             made.name = name  # for its errors
         return made

@@ -28,7 +28,7 @@ class _Binary(BinaryWeight):
         """Whether this call runs on xor and popcount."""
         if x.ndim != self.weight.ndim:
             return False
-        return kernel_runs(self.training, self.activation, x, self.weight, getattr(self, "bias", None))
+        return kernel_runs(self.training, self.activation, x, self.weight, self.bias)
 
     def training_weight(self) -> Tensor:
         """+-1; the gradient reaches the latent weight unmasked."""

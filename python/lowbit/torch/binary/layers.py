@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lowbit.torch.binary.estimators import hard_sign
 from lowbit.torch.binary.kernels import padded_conv2d
-from lowbit.torch.geometry import conv2d_sizes, named_padding, pair
+from lowbit.torch.geometry import layer_sizes, named_padding, pair
 
 Activation = str | Callable[[Tensor], Tensor]
 
@@ -43,7 +43,30 @@ class BinaryWeight(nn.Module):
     """A layer whose latent ``weight`` is used as signs. Linear and convolutional layers mix it in."""
 
     weight: Tensor
+    bias: Any  # Parameter or None
     input_scale: bool = False
+
+    def reset_parameters(self) -> None:
+        """Uniform in (-1, 1), not Glorot-sized (BinaryConnect's code); bias 0."""
+        nn.init.uniform_(self.weight, -1, 1)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @classmethod
+    def from_float(cls, layer: nn.Linear | nn.Conv2d, **options: Any) -> Self:
+        """A layer of this kind with the float layer's sizes, weights (scaled into [-1, 1]), bias, device and dtype.
+
+        Raises:
+            ValueError: a convolution's padding_mode is not ``zeros``.
+        """
+        sizes = layer_sizes(cls.__name__, layer)
+        made = cls(**sizes, **options, device=layer.weight.device, dtype=layer.weight.dtype)
+        with torch.no_grad():
+            made.weight.copy_(made._latent_from(layer.weight))
+            if layer.bias is not None:
+                made.bias.copy_(layer.bias)
+        made.constrain_()
+        return made.train(layer.training)
 
     def binary_weight(self) -> Tensor:
         """+-1 of the weight's shape, without gradient: what inference uses."""
@@ -70,14 +93,20 @@ class BinaryWeight(nn.Module):
         """A float layer's weights as latent ones: scaled by their largest value, so that they fill [-1, 1]."""
         return weight / weight.abs().max().clamp(min=2.0**-126)
 
-    def _load_latent(self, layer: nn.Linear | nn.Conv2d) -> Self:
-        """Take over a float layer's weights, its bias and its mode."""
-        with torch.no_grad():
-            self.weight.copy_(self._latent_from(layer.weight))
-            if layer.bias is not None:
-                self.get_parameter("bias").copy_(layer.bias)
-        self.constrain_()
-        return self.train(layer.training)
+
+class ScaledBinaryWeight(BinaryWeight):
+    """A binary weight whose alpha keeps its size: latent weights are as large as a float layer's, steps as they are."""
+
+    def reset_parameters(self) -> None:
+        """As the float layer."""
+        super(BinaryWeight, self).reset_parameters()  # type: ignore[misc]
+
+    def _latent_from(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def step_scale(self) -> float:
+        """1: steps are not scaled."""
+        return 1.0
 
 
 class BinaryWeightLinear(BinaryWeight, nn.Linear):
@@ -85,19 +114,6 @@ class BinaryWeightLinear(BinaryWeight, nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, **factory: Any):
         nn.Linear.__init__(self, in_features, out_features, bias, **factory)
-
-    def reset_parameters(self) -> None:
-        """Uniform in (-1, 1), not Glorot-sized (BinaryConnect's code); bias 0."""
-        nn.init.uniform_(self.weight, -1, 1)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    @classmethod
-    def from_float(cls, layer: nn.Linear, **options: Any) -> Self:
-        """A layer of this kind with the float layer's sizes, weights (scaled into [-1, 1]), bias, device and dtype."""
-        factory = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-        made = cls(layer.in_features, layer.out_features, layer.bias is not None, **options, **factory)
-        return made._load_latent(layer)
 
 
 class BinaryWeightConv2d(BinaryWeight, nn.Conv2d):
@@ -127,12 +143,6 @@ class BinaryWeightConv2d(BinaryWeight, nn.Conv2d):
         )
         self.pad_value = pad_value
 
-    def reset_parameters(self) -> None:
-        """Uniform in (-1, 1), not Glorot-sized (BinaryConnect's code); bias 0."""
-        nn.init.uniform_(self.weight, -1, 1)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution of x, padded with ``pad_value``."""
         return padded_conv2d(x, weight, bias, *self.window())
@@ -141,21 +151,6 @@ class BinaryWeightConv2d(BinaryWeight, nn.Conv2d):
         """Stride, padding, dilation, groups and pad_value, as the kernels take them."""
         padding = pair(self.padding)  # type: ignore[arg-type]
         return pair(self.stride), padding, pair(self.dilation), self.groups, self.pad_value
-
-    @classmethod
-    def from_float(cls, layer: nn.Conv2d, **options: Any) -> Self:
-        """A layer of this kind with the float layer's sizes, weights (scaled into [-1, 1]), bias, device and dtype.
-
-        Raises:
-            ValueError: the layer's padding_mode is not ``zeros``.
-        """
-        made = cls(
-            **conv2d_sizes(cls.__name__, layer),
-            **options,
-            device=layer.weight.device,
-            dtype=layer.weight.dtype,
-        )
-        return made._load_latent(layer)
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""

@@ -3,15 +3,15 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.torch.binary.binarization import ternary_alpha, ternary_codes, ternary_weight
 from lowbit.torch.binary.kernels import scaled
-from lowbit.torch.binary.layers import BinaryWeight, BinaryWeightConv2d, BinaryWeightLinear
+from lowbit.torch.binary.layers import BinaryWeightConv2d, BinaryWeightLinear, ScaledBinaryWeight
 
 
-class _Ternary(BinaryWeight):
+class _Ternary(ScaledBinaryWeight):
     """Codes, scale and gradient of ternary layers; their latent weights are neither scaled nor clipped."""
 
     factor: float
@@ -27,13 +27,6 @@ class _Ternary(BinaryWeight):
     def training_weight(self) -> Tensor:
         """``alpha`` times the codes; the gradient reaches the latent weight unmasked."""
         return ternary_weight(self.weight, self.factor)
-
-    def _latent_from(self, weight: Tensor) -> Tensor:
-        return weight  # alpha keeps their size
-
-    def step_scale(self) -> float:
-        """1: steps are not scaled."""
-        return 1.0
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -67,10 +60,6 @@ class TernaryLinear(_Ternary, BinaryWeightLinear):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, factor: float = 0.7, **factory: Any):
         super().__init__(in_features, out_features, bias, **factory)
         self.factor = factor
-
-    def reset_parameters(self) -> None:
-        """As ``nn.Linear``: alpha follows the weights' size."""
-        nn.Linear.reset_parameters(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` real to ``(n, out_features)``."""
@@ -114,10 +103,6 @@ class TernaryConv2d(_Ternary, BinaryWeightConv2d):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, pad_value, **factory
         )
         self.factor = factor
-
-    def reset_parameters(self) -> None:
-        """As ``nn.Conv2d``: alpha follows the weights' size."""
-        nn.Conv2d.reset_parameters(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_channels, h, w)`` real to ``(n, out_channels, oh, ow)``."""

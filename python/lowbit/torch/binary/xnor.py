@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lowbit.torch.binary.activations import k_map
@@ -19,14 +19,14 @@ from lowbit.torch.binary.binarization import (
 from lowbit.torch.binary.bnn import _Binary
 from lowbit.torch.binary.estimators import hard_sign
 from lowbit.torch.binary.kernels import scaled, xnor_conv2d, xnor_gemm
-from lowbit.torch.binary.layers import Activation, BinaryWeightConv2d, BinaryWeightLinear
+from lowbit.torch.binary.layers import Activation, BinaryWeightConv2d, BinaryWeightLinear, ScaledBinaryWeight
 from lowbit.torch.geometry import pair
 from lowbit.torch.tensor_cache import kept
 
 GRADIENTS = ("exact", "paper", "released")
 
 
-class _Xnor(_Binary):
+class _Xnor(_Binary, ScaledBinaryWeight):
     """Scales, gradients and constraints of XNOR-Net's layers."""
 
     scale: str
@@ -71,13 +71,6 @@ class _Xnor(_Binary):
         if self.scale == "lab":
             return binary_connect(self.weight) * self.alpha().view(-1, *[1] * (self.weight.ndim - 1))
         return xnor_weight(self.weight, self.gradient)
-
-    def _latent_from(self, weight: Tensor) -> Tensor:
-        return weight  # alpha keeps their size
-
-    def step_scale(self) -> float:
-        """1: XNOR-Net does not scale its steps."""
-        return 1.0
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -129,10 +122,6 @@ class XnorLinear(_Xnor, BinaryWeightLinear):
         super().__init__(in_features, out_features, bias, **factory)
         self._set_activation(activation)
         self._set_scale(scale, gradient, centre, input_scale)
-
-    def reset_parameters(self) -> None:
-        """As ``nn.Linear``: alpha follows the weights' size."""
-        nn.Linear.reset_parameters(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_features)`` real to ``(n, out_features)``."""
@@ -196,10 +185,6 @@ class XnorConv2d(_Xnor, BinaryWeightConv2d):
         )
         self._set_activation(activation)
         self._set_scale(scale, gradient, centre, input_scale)
-
-    def reset_parameters(self) -> None:
-        """As ``nn.Conv2d``: alpha follows the weights' size."""
-        nn.Conv2d.reset_parameters(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_channels, h, w)`` real to ``(n, out_channels, oh, ow)``."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.compression.sharing import codebook_row, codebook_rows, share_weights
-from lowbit.torch.geometry import conv2d_sizes
+from lowbit.torch.geometry import layer_sizes
 
 
 class _Shared(torch.autograd.Function):
@@ -139,6 +139,10 @@ class CodebookWeight(nn.Module):
         layer.bias = self.bias  # type: ignore[assignment]
         layer.train(self.training)
 
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        return f"{super().extra_repr()}, bits={self.bits}, entries={tuple(self.codebook.shape)}"
+
 
 class CodebookLinear(CodebookWeight, nn.Linear):
     """``nn.Linear`` with shared weights, made by :meth:`from_float`.
@@ -176,24 +180,20 @@ class CodebookLinear(CodebookWeight, nn.Linear):
         Raises:
             ValueError: see ``lowbit.compression.share_weights``.
         """
-        made = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        made = cls(**layer_sizes(cls.__name__, layer), device="meta")
         made._share(layer.weight, bits, init, mask, per, reassign)
         made.bias = layer.bias
         return made.train(layer.training)
 
     def to_float(self) -> nn.Linear:
         """``nn.Linear`` with these weights."""
-        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        layer = nn.Linear(**layer_sizes(type(self).__name__, self), device="meta")
         self._unshare(layer)
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         return F.linear(input, self.shared, self.bias)
-
-    def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
-        return f"{nn.Linear.extra_repr(self)}, bits={self.bits}, entries={tuple(self.codebook.shape)}"
 
 
 class CodebookConv2d(CodebookWeight, nn.Conv2d):
@@ -224,24 +224,20 @@ class CodebookConv2d(CodebookWeight, nn.Conv2d):
         Raises:
             ValueError: see ``lowbit.compression.share_weights``; or the layer's padding_mode is not ``zeros``.
         """
-        made = cls(**conv2d_sizes(cls.__name__, layer), device="meta")
+        made = cls(**layer_sizes(cls.__name__, layer), device="meta")
         made._share(layer.weight, bits, init, mask, per, reassign)
         made.bias = layer.bias
         return made.train(layer.training)
 
     def to_float(self) -> nn.Conv2d:
         """``nn.Conv2d`` with these weights."""
-        layer = nn.Conv2d(**conv2d_sizes(type(self).__name__, self), device="meta")
+        layer = nn.Conv2d(**layer_sizes(type(self).__name__, self), device="meta")
         self._unshare(layer)
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, c, h, w) to (n, oc, h', w')."""
         return F.conv2d(input, self.shared, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
-        return f"{nn.Conv2d.extra_repr(self)}, bits={self.bits}, entries={tuple(self.codebook.shape)}"
 
 
 def unshared(model: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowbit.torch.few_bits.lq_quantizers import LQActivation, LQWeight
-from lowbit.torch.geometry import conv2d_sizes
+from lowbit.torch.geometry import layer_sizes
 
 
 class LQLayer(nn.Module):
@@ -22,6 +22,7 @@ class LQLayer(nn.Module):
     """
 
     weight: Tensor
+    bias: Any  # Parameter or None
     quantize_weight: LQWeight
     quantize_input: LQActivation | None
 
@@ -33,13 +34,21 @@ class LQLayer(nn.Module):
         """Input and weight, quantized."""
         return x if self.quantize_input is None else self.quantize_input(x), self.quantize_weight(self.weight)
 
-    @torch.no_grad()
-    def _take_over(self, layer: nn.Linear | nn.Conv2d) -> Self:
-        self.weight.copy_(layer.weight)
-        self.quantize_weight.fit_(self.weight)
-        if layer.bias is not None:
-            self.get_parameter("bias").copy_(layer.bias)
-        return self.train(layer.training)
+    @classmethod
+    def from_float(cls, layer: nn.Linear | nn.Conv2d, **options: Any) -> Self:
+        """A layer of this kind with the float layer's sizes, weights, bias, device and dtype.
+
+        Raises:
+            ValueError: a convolution's padding_mode is not ``zeros``.
+        """
+        sizes = layer_sizes(cls.__name__, layer)
+        made = cls(**sizes, **options, device=layer.weight.device, dtype=layer.weight.dtype)
+        with torch.no_grad():
+            made.weight.copy_(layer.weight)
+            made.quantize_weight.fit_(made.weight)
+            if layer.bias is not None:
+                made.bias.copy_(layer.bias)
+        return made.train(layer.training)
 
 
 class LQLinear(LQLayer, nn.Linear):
@@ -81,13 +90,6 @@ class LQLinear(LQLayer, nn.Linear):
         nn.Linear.__init__(self, in_features, out_features, bias, **factory)
         self._add_quantizers(w_bits, a_bits, decay, sample)
 
-    @classmethod
-    def from_float(cls, layer: nn.Linear, **options: Any) -> Self:
-        """A layer of this kind with the float layer's sizes, weights, bias, device and dtype."""
-        factory: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-        made = cls(layer.in_features, layer.out_features, layer.bias is not None, **options, **factory)
-        return made._take_over(layer)
-
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         x, weight = self.quantized(input)
@@ -127,21 +129,6 @@ class LQConv2d(LQLayer, nn.Conv2d):
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, **factory
         )
         self._add_quantizers(w_bits, a_bits, decay, sample)
-
-    @classmethod
-    def from_float(cls, layer: nn.Conv2d, **options: Any) -> Self:
-        """A layer of this kind with the float layer's sizes, weights, bias, device and dtype.
-
-        Raises:
-            ValueError: the layer's padding_mode is not ``zeros``.
-        """
-        made = cls(
-            **conv2d_sizes(cls.__name__, layer),
-            **options,
-            device=layer.weight.device,
-            dtype=layer.weight.dtype,
-        )
-        return made._take_over(layer)
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, c, h, w) to (n, oc, h', w')."""

@@ -18,7 +18,7 @@ import lowbit
 from lowbit import _core
 from lowbit.arguments import FloatArray
 from lowbit.torch.autograd import traced
-from lowbit.torch.geometry import conv2d_sizes, named_padding, pair
+from lowbit.torch.geometry import layer_sizes, named_padding, pair
 from lowbit.torch.tensor_cache import kept
 
 LEAST_CLIP = 2.0**-50  # below it codes keep this scale, so that products of two scales stay normal numbers
@@ -81,6 +81,17 @@ class Int8Train(nn.Module):
             self.register_buffer(name, torch.zeros((), dtype=torch.float64))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(seed))
+
+    @classmethod
+    def from_float(cls, layer: nn.Linear | nn.Conv2d, **options: Any) -> Self:
+        """A layer of this kind with the float layer's sizes, weights, bias and mode.
+
+        Raises:
+            ValueError: a convolution's padding_mode is not ``zeros``.
+        """
+        made = cls(**layer_sizes(cls.__name__, layer), **options)
+        made.load_state_dict(layer.state_dict(), strict=False)
+        return made.train(layer.training)
 
     def lr_scale(self) -> float:
         """``max(exp(-20 d), 0.1)`` of the last deviation d: the factor on this layer's learning rate."""
@@ -242,13 +253,6 @@ class Int8TrainLinear(Int8Train, nn.Linear):
         nn.Linear.__init__(self, in_features, out_features, bias, **factory)
         self._set_up(_drawn(seed), period, input_momentum, lr_scaling)
 
-    @classmethod
-    def from_float(cls, layer: nn.Linear, **options: Any) -> Self:
-        """A layer of this kind with the float layer's sizes, weights, bias and mode."""
-        made = cls(layer.in_features, layer.out_features, layer.bias is not None, **options)
-        made.load_state_dict(layer.state_dict(), strict=False)
-        return made.train(layer.training)
-
     def geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
         """Stride, padding, dilation and groups of the product as a convolution."""
         return (1, 1), (0, 0), (1, 1), 1
@@ -308,20 +312,6 @@ class Int8TrainConv2d(Int8Train, nn.Conv2d):
                 )
         self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
         self._set_up(_drawn(seed), period, input_momentum, lr_scaling)
-
-    @classmethod
-    def from_float(cls, layer: nn.Conv2d, **options: Any) -> Self:
-        """A layer of this kind with the float layer's sizes, weights, bias and mode.
-
-        Raises:
-            ValueError: the layer's padding_mode is not ``zeros``.
-        """
-        made = cls(
-            **conv2d_sizes(cls.__name__, layer),
-            **options,
-        )
-        made.load_state_dict(layer.state_dict(), strict=False)
-        return made.train(layer.training)
 
     def geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
         """Stride, padding, dilation and groups, as the kernels take them."""

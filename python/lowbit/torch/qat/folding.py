@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowbit.torch.geometry import conv2d_sizes
+from lowbit.torch.geometry import layer_sizes
 from lowbit.torch.qat.fake_quantize import FakeQuantize
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -44,6 +44,7 @@ class QatLayer(nn.Module):
     bias: Any  # Parameter or None
     norm: Norm | None
     quantizer: FakeQuantize
+    freeze_delay: int | None
     steps: Tensor
     is_frozen: Tensor
 
@@ -51,11 +52,25 @@ class QatLayer(nn.Module):
         """The layer's operation."""
         raise NotImplementedError
 
-    def _prepare(self, norm: Norm | None, quantizer: FakeQuantize, freeze_delay: int | None) -> None:
-        self.norm, self.quantizer, self.freeze_delay = norm, quantizer, freeze_delay
-        device = self.weight.device
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
-        self.register_buffer("is_frozen", torch.zeros((), dtype=torch.bool, device=device))
+    @classmethod
+    def of_layer(
+        cls, layer: nn.Linear | nn.Conv2d, norm: Norm | None, quantizer: FakeQuantize, freeze_delay: int | None = None
+    ) -> Self:
+        """The same parameters in a new layer; ``norm`` becomes a part of it.
+
+        Raises:
+            ValueError: padding other than zeros, or a norm without running statistics.
+        """
+        sizes = layer_sizes(cls.__name__, layer) | {"bias": False}
+        if norm is not None and (not norm.track_running_stats or norm.running_mean is None):
+            raise ValueError(f"{cls.__name__}: {norm} keeps no running statistics, which folding needs")
+        made = cls(**sizes, device="meta")
+        made.weight, made.bias = layer.weight, layer.bias
+        made.norm, made.quantizer, made.freeze_delay = norm, quantizer, freeze_delay
+        device = layer.weight.device
+        made.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
+        made.register_buffer("is_frozen", torch.zeros((), dtype=torch.bool, device=device))
+        return made
 
     def freeze(self) -> None:
         """Training uses the moving averages of batch normalisation from here on, and keeps them."""
@@ -119,11 +134,6 @@ class QatLayer(nn.Module):
         codes, scale, zero = self.quantizer.codes(weight)
         return FrozenQatLayer(self, codes, scale, zero.to(codes.dtype), bias)
 
-    @classmethod
-    def _check(cls, layer: nn.Module, norm: Norm | None) -> None:
-        if norm is not None and (not norm.track_running_stats or norm.running_mean is None):
-            raise ValueError(f"{cls.__name__}: {norm} keeps no running statistics, which folding needs")
-
 
 class FrozenQatLayer(nn.Module):
     """A layer whose weights are codes: what the exported graph holds."""
@@ -161,22 +171,6 @@ class QatConv2d(QatLayer, nn.Conv2d):
         True
     """
 
-    @classmethod
-    def of_layer(
-        cls, layer: nn.Conv2d, norm: Norm | None, quantizer: FakeQuantize, freeze_delay: int | None = None
-    ) -> Self:
-        """The same parameters in a new layer; ``norm`` becomes a part of it.
-
-        Raises:
-            ValueError: padding other than zeros, or a norm without running statistics.
-        """
-        sizes = conv2d_sizes(cls.__name__, layer) | {"bias": False}
-        cls._check(layer, norm)
-        made = cls(**sizes, device="meta")
-        made.weight, made.bias = layer.weight, layer.bias
-        made._prepare(norm, quantizer, freeze_delay)
-        return made
-
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution."""
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -192,17 +186,6 @@ class QatLinear(QatLayer, nn.Linear):
         >>> layer(torch.zeros(3, 2)).shape
         torch.Size([3, 1])
     """
-
-    @classmethod
-    def of_layer(
-        cls, layer: nn.Linear, norm: Norm | None, quantizer: FakeQuantize, freeze_delay: int | None = None
-    ) -> Self:
-        """The same parameters in a new layer; ``norm`` becomes a part of it."""
-        cls._check(layer, norm)
-        made = cls(layer.in_features, layer.out_features, bias=False, device="meta")
-        made.weight, made.bias = layer.weight, layer.bias
-        made._prepare(norm, quantizer, freeze_delay)
-        return made
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The matrix product."""

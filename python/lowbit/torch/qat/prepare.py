@@ -170,12 +170,8 @@ def _fold(traced: fx.GraphModule, quantizer: Callable[[str], FakeQuantize], free
             norm = modules[str(norms[0].target)]
             norms[0].replace_all_uses_with(nodes[0])
             traced.graph.erase_node(norms[0])
-        made: QatConv2d | QatLinear
-        if isinstance(layer, nn.Conv2d):
-            made = QatConv2d.of_layer(layer, norm, quantizer(name), freeze_delay)
-        else:
-            made = QatLinear.of_layer(layer, norm, quantizer(name), freeze_delay)
-        _set(traced, name, made)
+        kind = QatConv2d if isinstance(layer, nn.Conv2d) else QatLinear
+        _set(traced, name, kind.of_layer(layer, norm, quantizer(name), freeze_delay))
     traced.delete_all_unused_submodules()
     if not found:
         raise ValueError(f"prepare_qat: {traced._get_name()} calls no nn.Conv2d or nn.Linear")
