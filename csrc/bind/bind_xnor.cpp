@@ -200,6 +200,31 @@ py::array pack_into_planes(const py::array& x, int64_t bits, const Optional& thr
   return planes;
 }
 
+// words (bits, ..., w) and level (2^bits): float32 (..., c).
+py::array unpack_to_levels(const py::array& words, int64_t c, const py::array& level,
+                           const std::optional<std::string>& isa, std::optional<int> threads) {
+  constexpr const char* kName = "unpack_levels";
+  need_dtype(kName, "level", level, DType::f32);
+  const py::array planes = dense(words), values = dense(level);
+  if (!py::isinstance<py::array_t<uint32_t>>(words) || words.ndim() < 2 || words.shape(0) > 8 ||
+      words.shape(words.ndim() - 1) != bit_words(c) || level.size() != py::ssize_t{1} << words.shape(0)) {
+    throw py::value_error("unpack_levels: planes, c and levels do not fit each other");
+  }
+  Shape shape = shape_of(words);
+  const int64_t count = rows_before_last(words) / std::max<int64_t>(shape[0], 1);
+  const BitPlanes codes{static_cast<const uint32_t*>(planes.data()), shape[0], count * bit_words(c), bit_words(c),
+                        true};
+  shape.erase(shape.begin());
+  shape.back() = c;
+  py::array_t<float> y(shape);
+  float* to = y.mutable_data();
+  const auto* table = static_cast<const float*>(values.data());
+  const Isa best = isa_argument(isa);
+  py::gil_scoped_release release;
+  unpack_levels(codes, count, c, table, to, c, best, threads_argument(threads));
+  return std::move(y);
+}
+
 py::array unpack(const py::array& words, int64_t c, const py::object& out, const std::optional<std::string>& isa,
                  std::optional<int> threads) {
   constexpr const char* kName = "unpack_bits";
@@ -448,6 +473,9 @@ void bind_xnor(py::module_& m) {
         py::arg("threads"));
   m.def("pack_planes", &pack_into_planes, py::arg("x"), py::arg("bits"), py::arg("threshold"), py::arg("codes"),
         py::arg("isa"), py::arg("threads"));
+  m.def("unpack_levels", &unpack_to_levels, py::arg("planes"), py::arg("c"), py::arg("level"), py::arg("isa"),
+        py::arg("threads"));
+  m.def("bitserial_pays", &bitserial_pays, py::arg("pairs"), py::arg("m"), py::arg("n"), py::arg("k"));
   m.def("unpack_bits", &unpack, py::arg("bits"), py::arg("c"), py::arg("out"), py::arg("isa"), py::arg("threads"));
   m.def("max_pool_bits", &max_pool, py::arg("x"), py::arg("c"), py::arg("kernel"), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("out"), py::arg("isa"), py::arg("threads"));

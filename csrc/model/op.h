@@ -29,7 +29,7 @@ struct Frame {
   int threads = 1;
   const Place* places = nullptr;    // per tensor
   DynamicCodes* dynamic = nullptr;  // per tensor
-  std::byte* scratch = nullptr;     // scratch_bytes() of the running op, 64-byte aligned
+  std::byte* scratch = nullptr;     // scratch_bytes(batch) of the running op, 64-byte aligned
 
   template <typename T = void>
   T* data(int tensor) const {
@@ -49,7 +49,7 @@ class Op {
   virtual bool in_place(size_t) const { return false; }       // output 0 may be this input's memory
   virtual bool alias() const { return false; }                // output 0 is input 0's bytes; nothing to run
   virtual int concat_axis() const { return 0; }               // > 0: inputs may be written where they end up
-  virtual int64_t scratch_bytes() const { return 0; }
+  virtual int64_t scratch_bytes(int64_t /*batch*/) const { return 0; }
 
   std::string kind, name;
   std::vector<int> inputs, outputs;

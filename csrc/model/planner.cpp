@@ -188,7 +188,7 @@ class Planner {
     }
     std::vector<Block> scratch(ops_.size());
     for (size_t i = 0; i < ops_.size(); ++i) {
-      scratch[i] = {ops_[i]->scratch_bytes(), 0, static_cast<int>(i), static_cast<int>(i)};
+      scratch[i] = {ops_[i]->scratch_bytes(batch_), 0, static_cast<int>(i), static_cast<int>(i)};
       if (scratch[i].bytes > 0) order.push_back(&scratch[i]);
     }
     out.arena_bytes = pack(order) + kSlack;

@@ -160,6 +160,35 @@ void pack_codes_avx2(const PlaneRows& r) noexcept {
   }
 }
 
+void unpack_levels_avx2(const LevelRows& r) noexcept {
+  alignas(32) float table[16] = {};
+  for (int64_t i = 0; i < (int64_t)1 << r.bits; ++i) table[i] = r.level[i];
+  const __m256 low = _mm256_load_ps(table), high = _mm256_load_ps(table + kLanes);
+  const __m256i own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  for (int64_t i = 0; i < r.rows; ++i) {
+    const uint32_t* words = r.planes + i * r.ld;
+    float* y = r.y + i * r.ldy;
+    for (int64_t j = 0; j < r.c; j += kLanes) {
+      __m256i code = _mm256_setzero_si256();
+      for (int64_t q = 0; q < r.bits; ++q) {
+        const __m256i bits = _mm256_set1_epi32((int)(words[q * r.stride + j / 32] >> (j % 32)));
+        const __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(bits, own), own);
+        code = _mm256_or_si256(code, _mm256_and_si256(set, _mm256_set1_epi32(1 << q)));
+      }
+      const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));  // bit 3 on top: blendv's choice
+      const __m256 v =
+          _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code), upper);
+      if (r.c - j >= kLanes) {
+        _mm256_storeu_ps(y + j, v);
+      } else {
+        alignas(32) float rest[kLanes];
+        _mm256_store_ps(rest, v);
+        for (int64_t l = 0; l < r.c - j; ++l) y[j + l] = rest[l];
+      }
+    }
+  }
+}
+
 }  // namespace lowbit
 
 LOWBIT_TARGET_END

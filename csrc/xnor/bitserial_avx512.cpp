@@ -175,6 +175,21 @@ void pack_codes_avx512(const PlaneRows& r) noexcept {
   }
 }
 
+void unpack_levels_avx512(const LevelRows& r) noexcept {
+  const __m512 level = _mm512_maskz_loadu_ps(lanes((int64_t)1 << r.bits), r.level);
+  for (int64_t i = 0; i < r.rows; ++i) {
+    const uint32_t* words = r.planes + i * r.ld;
+    for (int64_t j = 0; j < r.c; j += kLanes) {
+      __m512i code = _mm512_setzero_si512();
+      for (int64_t q = 0; q < r.bits; ++q) {
+        const __mmask16 set = (__mmask16)(words[q * r.stride + j / 32] >> (j % 32));
+        code = _mm512_mask_or_epi32(code, set, code, _mm512_set1_epi32(1 << q));
+      }
+      _mm512_mask_storeu_ps(r.y + i * r.ldy + j, lanes(r.c - j), _mm512_permutexvar_ps(code, level));
+    }
+  }
+}
+
 }  // namespace lowbit
 
 LOWBIT_TARGET_END

@@ -42,6 +42,15 @@ struct PlaneRows {
   int64_t stride, ld;
 };
 
+// Rows of planes as what their codes stand for.
+struct LevelRows {
+  const uint32_t* planes;
+  int64_t bits, stride, ld, rows, c;
+  const float* level;  // [2^bits]; of vectors' variants bits <= 4
+  float* y;
+  int64_t ldy;
+};
+
 void pair_sums_f32_scalar(const PairSums& s) noexcept;
 void pair_sums_f32_avx2(const PairSums& s) noexcept;
 void pair_sums_f32_avx512(const PairSums& s) noexcept;
@@ -55,5 +64,9 @@ void pack_levels_avx512(const PlaneRows& r) noexcept;
 void pack_codes_scalar(const PlaneRows& r) noexcept;
 void pack_codes_avx2(const PlaneRows& r) noexcept;
 void pack_codes_avx512(const PlaneRows& r) noexcept;
+
+void unpack_levels_scalar(const LevelRows& r) noexcept;
+void unpack_levels_avx2(const LevelRows& r) noexcept;
+void unpack_levels_avx512(const LevelRows& r) noexcept;
 
 }  // namespace lowbit

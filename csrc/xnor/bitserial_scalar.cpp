@@ -67,4 +67,14 @@ void pack_codes_scalar(const PlaneRows& r) noexcept {
   }
 }
 
+void unpack_levels_scalar(const LevelRows& r) noexcept {
+  for (int64_t i = 0; i < r.rows; ++i) {
+    for (int64_t j = 0; j < r.c; ++j) {
+      uint32_t code = 0;
+      for (int64_t q = 0; q < r.bits; ++q) code |= (r.planes[q * r.stride + i * r.ld + j / 32] >> j % 32 & 1) << q;
+      r.y[i * r.ldy + j] = r.level[code];
+    }
+  }
+}
+
 }  // namespace lowbit

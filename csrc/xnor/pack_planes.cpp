@@ -1,4 +1,4 @@
-// Doors: pack_planes.
+// Doors: pack_planes, unpack_levels, and which products planes are for: bitserial_pays.
 #include "target.h"
 #include "thread_pool.h"
 #include "variant.h"
@@ -21,6 +21,14 @@ constexpr Variant<PackFn> kCodes[] = {
     {Isa::avx2, pack_codes_avx2},
 #endif
     {Isa::scalar, pack_codes_scalar}};
+
+using UnpackFn = void (*)(const LevelRows&) noexcept;
+constexpr Variant<UnpackFn> kUnpack[] = {
+#if LOWBIT_X86
+    {Isa::avx512, unpack_levels_avx512},
+    {Isa::avx2, unpack_levels_avx2},
+#endif
+    {Isa::scalar, unpack_levels_scalar}};
 
 constexpr uint8_t kInOrder[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 constexpr int64_t kGrain = 1 << 14;  // numbers that one thread should have at least
@@ -78,6 +86,33 @@ void pack_planes(const uint8_t* codes, int64_t rows, int64_t ldx, int64_t c, int
                  int64_t stride, int64_t ld, Isa isa, int threads) {
   if (bits < 1 || bits > 8) fail_xnor("pack_planes", std::to_string(bits) + " bits, must be 1 to 8");
   pack(pick(kCodes, isa), {codes, rows, ldx, c, {bits, nullptr, nullptr}, planes, stride, ld}, 1, threads);
+}
+
+void unpack_levels(const BitPlanes& codes, int64_t rows, int64_t c, const float* level, float* y, int64_t ldy, Isa isa,
+                   int threads) {
+  constexpr const char* kName = "unpack_levels";
+  if (codes.count < 1 || codes.count > 8) {
+    fail_xnor(kName, std::to_string(codes.count) + " planes, must be 1 to 8");
+  }
+  if (rows < 0 || c < 0 || rows >= int64_t{1} << 46 || c >= int64_t{1} << 31) {
+    fail_xnor(kName, "rows = " + std::to_string(rows) + ", c = " + std::to_string(c));
+  }
+  if (rows > 1 && (codes.ld < bit_words(c) || ldy < c)) {
+    fail_xnor(kName,
+              "ld is " + std::to_string(codes.ld) + ", ldy " + std::to_string(ldy) + ", c is " + std::to_string(c));
+  }
+  const UnpackFn fn = codes.count <= 4 ? pick(kUnpack, isa) : unpack_levels_scalar;
+  threads = resolve_threads(threads);
+  if (rows == 0 || c == 0) return;
+  parallel_for(threads, rows, kGrain / c + 1, [&](int64_t begin, int64_t end) {
+    fn({codes.bits + begin * codes.ld, codes.count, codes.stride, codes.ld, end - begin, c, level, y + begin * ldy,
+        ldy});
+  });
+}
+
+bool bitserial_pays(int64_t pairs, int64_t m, int64_t n, int64_t k) {
+  const bool from_memory = m == 1 && k > 0 && n >= ((int64_t{1} << 20) + k - 1) / k;
+  return from_memory ? pairs <= 16 : pairs <= 9 && 64 * pairs <= k;
 }
 
 }  // namespace lowbit

@@ -293,8 +293,8 @@ inline NetWriter planes_net() {
   const auto floats = [&](const std::string& name, std::vector<int64_t> shape) {
     int64_t n = 1;
     for (int64_t d : shape) n *= d;
-    std::vector<float> values(static_cast<size_t>(n));
-    for (float& v : values) v = static_cast<float>(net.number(-100, 100)) / 100;
+    std::vector<float> values(static_cast<size_t>(n));  // such that sums are exact, whatever their order
+    for (float& v : values) v = static_cast<float>(net.number(-100, 100)) / 64;
     return net.file(name, "F32", std::move(shape), values);
   };
   const auto with_levels = [&](Json params, const std::string& name, int bits) {

@@ -13,6 +13,12 @@ def floats(net: Net, *shape: int) -> np.ndarray:
     return net.rng.normal(size=shape).astype(np.float32)
 
 
+def basis(net: Net, on_planes: bool, *shape: int) -> np.ndarray:
+    """Any numbers for products of planes, whose order of sums is fixed; for float32 such that sums are exact."""
+    any_numbers = floats(net, *shape)
+    return any_numbers if on_planes else np.rint(any_numbers * 16) / np.float32(16)
+
+
 def levels(net: Net, bits: int) -> dict[str, np.ndarray]:
     """Thresholds in order, two of them equal, and any codes."""
     t = np.sort(floats(net, 2**bits - 1))
@@ -72,13 +78,15 @@ def test_conv2d(
 ):
     net = Net(w_bits)
     x = quantized(net, shape, x_bits)
+    k = kernel[0] * kernel[1] * shape[2] // attrs.get("groups", 1)
     pads, strides, dilations = attrs.get("pads", [0] * 4), attrs.get("strides", [1, 1]), attrs.get("dilations", [1, 1])
     h, w = ((shape[i] + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(2))
     attrs = {**attrs, "kernel": list(kernel)}
+    on_planes = _core.bitserial_pays(w_bits * x_bits, h * w, oc, k)
     params = {
-        "weight": weights(net, w_bits, oc, kernel[0] * kernel[1] * shape[2] // attrs.get("groups", 1)),
-        "weight_basis": floats(net, w_bits, oc),
-        "input_basis": floats(net, x_bits),
+        "weight": weights(net, w_bits, oc, k),
+        "weight_basis": basis(net, on_planes, w_bits, oc),
+        "input_basis": basis(net, on_planes, x_bits),
     }
     bias, r = {"bias": floats(net, oc)}, net.input("float32", (h, w, oc))
     real = [net.tensor("float32", (h, w, oc)) for _ in range(3)]
@@ -91,15 +99,83 @@ def test_conv2d(
     check(net.outputs(*real, *(seen(net, t) for t in planes)))
 
 
-@pytest.mark.parametrize("k, n", [(1, 1), (33, 7), (64, 64), (200, 33)])
+@pytest.mark.parametrize("k, n", [(1, 1), (33, 7), (64, 64), (200, 33), (300, 256)])
 def test_gemm(k: int, n: int):
     net = Net()
     x = quantized(net, (3, k), 2)
-    first = {"weight": weights(net, 2, n, k), "weight_basis": floats(net, 2, n), "input_basis": floats(net, 2)}
+
+    def product(w_bits: int, x_bits: int, n: int, k: int) -> dict[str, np.ndarray]:
+        on_planes = _core.bitserial_pays(w_bits * x_bits, 3, n, k)
+        bases = {"weight_basis": basis(net, on_planes, w_bits, n), "input_basis": basis(net, on_planes, x_bits)}
+        return {"weight": weights(net, w_bits, n, k), **bases}
+
+    first, second = product(2, 2, n, k), product(1, 4, 5, n)
     h = net.op("gemm_bitserial", [x], net.tensor("planes", (3, n), bits=4), {**first, **levels(net, 4)})
-    second = {"weight": weights(net, 1, 5, n), "weight_basis": floats(net, 1, 5), "input_basis": floats(net, 4)}
     y = net.op("gemm_bitserial", [h], net.tensor("float32", (3, 5)), {**second, "bias": floats(net, 5)})
     check(net.outputs(y, seen(net, h)))
+
+
+def test_products_of_planes_pay():
+    """The rule of docs/lq.md."""
+    conv = [(16, {1, 2}), (32, {1, 2, 3, 4}), (64, {1, 2, 3, 4, 6, 8, 9}), (256, {1, 2, 3, 4, 6, 8, 9})]
+    for c, paying in conv:
+        assert {p for p in (1, 2, 3, 4, 6, 8, 9, 12, 16) if _core.bitserial_pays(p, 64, c, 9 * c)} == paying
+    assert _core.bitserial_pays(16, 1, 1024, 1024) and not _core.bitserial_pays(16, 2, 1024, 1024)
+    assert not _core.bitserial_pays(16, 1, 1023, 1024) and not _core.bitserial_pays(17, 1, 4096, 4096)
+    assert not _core.bitserial_pays(1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("w_bits, x_bits", [(3, 2), (4, 4), (8, 4)])
+def test_float32_on_levels_stays_within_its_bound(w_bits: int, x_bits: int):
+    """docs/lq.md: j u / (1 - j u) sum |x| |w|, j = k + 4, around the product of the bases' exact sums."""
+    net, (c, oc) = Net(w_bits), (24, 40)
+    assert not _core.bitserial_pays(w_bits * x_bits, 30, oc, 9 * c)
+    steps = levels(net, x_bits)
+    x = net.input("float32", (5, 6, c))
+    codes = net.op("quantize_levels", [x], net.tensor("planes", (5, 6, c), bits=x_bits), steps)
+    params = {
+        "weight": weights(net, w_bits, oc, 9 * c),
+        "weight_basis": floats(net, w_bits, oc),
+        "input_basis": floats(net, x_bits),
+    }
+    y = net.tensor("float32", (5, 6, oc))
+    net.op("conv2d_bitserial", [codes], y, params, kernel=[3, 3], pads=[1, 1, 1, 1])
+    model = _core.Model.from_bytes(net.outputs(y).bytes())
+    image = net.random_inputs(2)
+    signs = np.unpackbits(params["weight"], axis=1, count=oc * 9 * c, bitorder="little").reshape(w_bits, oc, 3, 3, c)
+    w = np.einsum("pokxc,po->okxc", 2.0 * signs - 1, params["weight_basis"].astype(np.float64))
+    code = steps["codes"][(image["t0"][..., None] > steps["threshold"]).sum(-1)]
+    level = sum((code >> q & 1) * np.float64(b) for q, b in enumerate(params["input_basis"]))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(level, [(0, 0), (1, 1), (1, 1), (0, 0)]), (3, 3), (1, 2))
+    exact, size = (np.einsum("nyxckl,oklc->nyxo", f(windows), f(w)) for f in (np.asarray, np.abs))
+    j = (9 * c + 4) * 2.0**-24
+    first = {}
+    for isa in _core.isas():
+        for threads in (1, 2):
+            got = _core.Session(model, isa=isa, threads=threads).run(image)["t2"]
+            assert (np.abs(got - exact) <= j / (1 - j) * size).all(), isa
+            np.testing.assert_array_equal(got, first.setdefault(isa, got))
+    assert list(first) == _core.isas()
+
+
+def test_many_items_go_in_pieces_that_threads_do_not_change():
+    """More floats than one piece of scratch holds."""
+    net = Net()
+    x = quantized(net, (20, 20, 32), 4)
+    params = {
+        "weight": weights(net, 4, 32, 32),
+        "weight_basis": floats(net, 4, 32),
+        "input_basis": floats(net, 4),
+    }
+    y = net.op(
+        "conv2d_bitserial", [x], net.tensor("planes", (20, 20, 32), bits=3), {**params, **levels(net, 3)}, kernel=[1, 1]
+    )
+    model = _core.Model.from_bytes(net.outputs(seen(net, y)).bytes())
+    image = net.random_inputs(23)
+    whole = [_core.Session(model, threads=threads).run(image)["t3"] for threads in (1, 2, 3)]
+    single = [_core.Session(model).run({"t0": item[None]})["t3"] for item in image["t0"]]
+    for other in (*whole[1:], np.concatenate(single)):
+        np.testing.assert_array_equal(whole[0], other)
 
 
 GOOD = {

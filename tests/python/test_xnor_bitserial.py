@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowbit
-from lowbit import lq
+from lowbit import _core, lq
 
 LEVELS = lowbit.isas()
 
@@ -129,6 +129,20 @@ def test_level_planes_are_lq_codes(basis, isa):
         planes = lowbit.level_planes(x, basis, isa=isa)
         codes = lq.assign(x, basis, signed=False)
         np.testing.assert_array_equal(planes.words, lowbit.bit_planes(codes, len(basis)).words)
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_codes_back_to_levels(bits, isa):
+    rng = np.random.default_rng(bits)
+    level = np.r_[np.float32([np.inf, np.nan]), rng.normal(size=2**bits - 2).astype(np.float32)]
+    for c in (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 65):
+        codes = rng.integers(0, 2**bits, (2, 3, c), dtype=np.uint8)
+        words = lowbit.bit_planes(codes, bits).words
+        got = _core.unpack_levels(words, c, level, isa, 2)
+        np.testing.assert_array_equal(got, level[codes])
+    with pytest.raises(ValueError, match="do not fit"):
+        _core.unpack_levels(words, c, level[1:], isa, 1)
 
 
 def test_wrong_arguments_of_level_planes():

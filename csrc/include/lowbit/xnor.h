@@ -129,6 +129,16 @@ struct BitPlanes {
   bool zero_one = false;
 };
 
+// What codes of `bits` bits stand for: y[i, j] = level[code], level[2^count]. zero_one is not read.
+LOWBIT_API void unpack_levels(const BitPlanes& codes, int64_t rows, int64_t c, const float* level, float* y,
+                              int64_t ldy, Isa isa = best_isa(), int threads = 0);
+
+// Whether `pairs` pairs of planes, of k products each, take less time than one product in float32 on the levels
+// themselves. m rows a batch item and n outputs. Measured (bench/bitserial.py), the same on every level and machine,
+// since results depend on it:
+//   pairs <= 9 and 64 * pairs <= k; or pairs <= 16, m = 1 and n k >= 2^20 (float32 weights would come from memory)
+LOWBIT_API bool bitserial_pays(int64_t pairs, int64_t m, int64_t n, int64_t k);
+
 // Where the sums go: to y, to planes of their codes, or to both. Pointers are borrowed for the call.
 struct BitserialEpilogue {
   float* y = nullptr;

@@ -47,7 +47,7 @@ class Conv2d final : public Op {
 
   bool strided_input(size_t) const override { return true; }
   bool strided_output() const override { return true; }
-  int64_t scratch_bytes() const override { return epilogue_.scratch_bytes(); }
+  int64_t scratch_bytes(int64_t) const override { return epilogue_.scratch_bytes(); }
 
  private:
   Conv2dShape shape_;

@@ -27,7 +27,7 @@ class Gemm final : public Op {
 
   bool strided_input(size_t) const override { return true; }
   bool strided_output() const override { return true; }
-  int64_t scratch_bytes() const override { return epilogue_.scratch_bytes(); }
+  int64_t scratch_bytes(int64_t) const override { return epilogue_.scratch_bytes(); }
 
  private:
   int64_t rows_;  // per batch item

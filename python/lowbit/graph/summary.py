@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lowbit._core import bitserial_pays
 from lowbit.graph.codebook import is_codebook, runs_sparse
 from lowbit.graph.few_bits import code_bits, is_packed, weight_shape
 from lowbit.graph.net import Array
@@ -84,10 +85,18 @@ def on_bits(op: dict[str, Any]) -> bool:
     return str(op["op"]).startswith("xnor") or str(op["op"]).endswith("_bitserial")
 
 
+def runs_on_planes(plan: Plan, op: dict[str, Any]) -> bool:
+    """Whether the engine multiplies an operation on planes by planes (``csrc/model/ops/bitserial_op.cpp``)."""
+    x, y = (plan.activations[i] for i in (op["inputs"][0], op["outputs"][0]))
+    pairs = int(x["bits"]) * len(plan.tensors[op["params"]["weight"]])
+    n = int(y["shape"][-1])
+    return bitserial_pays(pairs, int(np.prod(y["shape"][1:-1])), n, weight_count(plan, op) // n)
+
+
 def _kind(plan: Plan, op: dict[str, Any], weight: Array) -> str:
     """The precision of an operation's weights."""
     if op["op"].endswith("_bitserial"):
-        return f"levels {len(weight)} bit per channel"
+        return f"levels {len(weight)} bit per channel" + ", runs in float32" * (not runs_on_planes(plan, op))
     if is_packed(op):
         return f"int{op['attrs']['bits']}"
     if is_codebook(op) and "scale" in op["params"]:
