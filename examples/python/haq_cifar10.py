@@ -5,18 +5,19 @@
 Both judge an assignment by the same images, the first of those held out of training, on the engine; the test set sees
 only what they chose. The published weights were trained on these images too (accuracy there: 100 %), so differences
 count, not levels. Budgets are shares of what the most bits cost. One JSON line per budget and method goes to
-results.jsonl; searches resume from the files beside it.
+results.jsonl, each point's network and recipe file (for `qat_cifar10.py --recipe`) beside it; searches resume.
 """
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 
 import numpy as np
 
 import lowbit
-from lowbit.mixed_precision import Evaluator, LatencyTable, Space, exact, measured_ms, sensitivities
+from lowbit.mixed_precision import Evaluator, LatencyTable, Space, exact, measured_ms, save_recipe, sensitivities
 from lowbit.torch import HaqSettings, HaqSpace, haq_search
 from resnet20 import cifar10
 
@@ -35,9 +36,11 @@ def space_of(net: Path, metric: str, choices: list[str], folder: Path) -> Space:
     return space
 
 
-def figures(space: Space, evaluator: Evaluator, assignment: dict[str, str], x, y) -> dict[str, object]:
-    """What is known of an assignment: accuracies in percent, bytes, milliseconds."""
+def figures(space: Space, evaluator: Evaluator, assignment: dict[str, str], x, y, file: Path) -> dict[str, object]:
+    """What is known of an assignment: accuracies in percent, bytes, milliseconds. The network goes to the file."""
     model = evaluator.model(assignment)
+    model.save(file)
+    save_recipe(file.with_suffix(".json"), space.default, space.overrides(assignment))
     answers = np.concatenate([model.run(part) for part in np.array_split(x, 100)]).argmax(1)
     out = {
         "held_out": round(evaluator.accuracy(assignment), 2),
@@ -77,7 +80,8 @@ def main() -> None:
 
     def report(name: str, share: float | None, assignment: dict[str, str], **more: object) -> None:
         row = {"name": name, "metric": metric, "share": share}
-        row |= figures(space, evaluator, assignment, *test) | more | {"cpu": lowbit.cpu_name()}
+        file = folder / f"{re.sub('[ :/]', '-', name)}{f'-{metric}-{share}' if share else ''}.lowbit"
+        row |= figures(space, evaluator, assignment, *test, file) | more | {"cpu": lowbit.cpu_name()}
         print(json.dumps({k: v for k, v in row.items() if k != "assignment"}), flush=True)
         with (folder / "results.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -3,7 +3,7 @@
 from lowbit.mixed_precision.assignments import SearchLayer, bits_of
 from lowbit.mixed_precision.exact import BudgetError, Program, Solution, exact
 from lowbit.mixed_precision.latency import LatencyTable, Measured, measured_ms
-from lowbit.mixed_precision.result import Point, SearchResult, load_recipe, pareto
+from lowbit.mixed_precision.result import Point, SearchResult, load_recipe, pareto, save_recipe
 from lowbit.mixed_precision.run import limits, search
 from lowbit.mixed_precision.sampler import sample
 from lowbit.mixed_precision.sensitivity import Evaluator, sensitivities
@@ -31,6 +31,7 @@ __all__ = [
     "measured_ms",
     "pareto",
     "sample",
+    "save_recipe",
     "search",
     "sensitivities",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from lowbit.mixed_precision.exact import amount
 from lowbit.mixed_precision.latency import LatencyTable
 from lowbit.mixed_precision.space import Space
 
-__all__ = ["Point", "SearchResult", "load_recipe", "pareto"]
+__all__ = ["Point", "SearchResult", "load_recipe", "pareto", "save_recipe"]
 
 _FORMAT = "lowbit recipe"
 
@@ -94,22 +94,15 @@ class SearchResult:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the recipe file that ``lowbit convert --recipe`` and ``load_recipe`` read."""
-        data = {
-            "format": _FORMAT,
-            "version": 1,
-            **self.recipe,
-            "net": {"file": self.space.file, "sha256": self.space.sha256},
-            "found": {
-                "method": self.method,
-                "budgets": self.budgets,
-                "costs": self.best.costs,
-                "accuracy": self.best.accuracy,
-                "lowbit": lowbit.__version__,
-                "machine": self.table.machine if self.table else None,
-            },
+        found = {
+            "method": self.method,
+            "budgets": self.budgets,
+            "costs": self.best.costs,
+            "accuracy": self.best.accuracy,
+            "lowbit": lowbit.__version__,
+            "machine": self.table.machine if self.table else None,
         }
-        with write_aside(Path(path)) as aside:
-            aside.write_text(json.dumps(data, indent=1))
+        save_recipe(path, **self.recipe, net={"file": self.space.file, "sha256": self.space.sha256}, found=found)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data, for JSON."""
@@ -184,11 +177,32 @@ class SearchResult:
         figure.savefig(path, dpi=150)
 
 
+def save_recipe(path: str | os.PathLike[str], recipe: str, overrides: Mapping[str, str], **facts: Any) -> None:
+    """Write a recipe file.
+
+    Args:
+        path: where to; an older file stays until the new one is whole.
+        recipe: the default.
+        overrides: pattern -> recipe, as ``lowbit.convert`` takes them.
+        facts: what else the file shall say, in JSON's types; nothing reads it.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "recipe.json"
+        >>> save_recipe(path, "int8", {"conv1": "float32"}, why="the first layer")
+        >>> load_recipe(path)
+        {'recipe': 'int8', 'overrides': {'conv1': 'float32'}}
+    """
+    data = {"format": _FORMAT, "version": 1, "recipe": recipe, "overrides": dict(overrides), **facts}
+    with write_aside(Path(path)) as aside:
+        aside.write_text(json.dumps(data, indent=1))
+
+
 def load_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A recipe file: default recipe and overrides.
 
     Args:
-        path: what ``SearchResult.save`` wrote.
+        path: what ``SearchResult.save`` or :func:`save_recipe` wrote.
 
     Returns:
         dict with ``recipe`` and ``overrides``, for ``lowbit.convert(net, **load_recipe(path), calibration=...)``.
@@ -198,10 +212,9 @@ def load_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: it cannot be read.
 
     Example:
-        >>> import json, pathlib, tempfile
+        >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "recipe.json"
-        >>> _ = path.write_text(json.dumps({"format": "lowbit recipe", "version": 1, "recipe": "int8",
-        ...                                 "overrides": {"conv1": "float32"}}))
+        >>> save_recipe(path, "int8", {"conv1": "float32"})
         >>> load_recipe(path)
         {'recipe': 'int8', 'overrides': {'conv1': 'float32'}}
     """
