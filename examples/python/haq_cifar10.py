@@ -5,7 +5,7 @@
 Both judge an assignment by the same images, the first of those held out of training, on the engine; the test set sees
 only what they chose. The published weights were trained on these images too (accuracy there: 100 %), so differences
 count, not levels. Budgets are shares of what the most bits cost. One JSON line per budget and method goes to
-results.jsonl, each point's network and recipe file (for `qat_cifar10.py --recipe`) beside it; searches resume.
+results.jsonl, each point's network and recipe file (for `mixed_finetune.py`) beside it; searches resume.
 """
 
 import argparse

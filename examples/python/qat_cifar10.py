@@ -8,9 +8,6 @@ that model. Resumable after each epoch.
     python ../shared/data/get.py cifar10        # once
     python examples/python/qat_cifar10.py CIFAR10.npz RESNET20.pth                                  # 8 bits
     python examples/python/qat_cifar10.py CIFAR10.npz RESNET20.pth --bits 4 4 --rate 0.01 --distil  # few
-    python examples/python/qat_cifar10.py CIFAR10.npz RESNET20.pth --recipe r.json --rate 0.01 --distil  # found bits
-
-A recipe file is one of `lowbit search`, or of `haq_cifar10.py`; its layers are `int8` or `int:W/8`.
 """
 
 import argparse
@@ -21,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 import lowbit
-from lowbit.mixed_precision import bits_of, load_recipe
 from lowbit.torch import prepare_qat
 from reproduction import Run, begin, training_arguments
 from resnet20 import Cifar10, augment, cifar10, cross_entropy, distillation, resnet20
@@ -34,23 +30,15 @@ def engine_error(model: lowbit.Model, x: Tensor, y: Tensor, threads: int) -> tup
     return 100 * float((answers != y.numpy()).mean()), answers
 
 
-def overrides(args: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Layers with bits of their own: those of the recipe, else the first and the last keep 8."""
-    if not args.recipe:
-        return {"conv1|linear": {"weight_bits": 8}, "pool": {"activation_bits": 8}} if args.bits != [8, 8] else {}
-    bits = {pattern: bits_of(choice) for pattern, choice in load_recipe(args.recipe)["overrides"].items()}
-    if any(activation != 8 for _, activation in bits.values()):
-        raise SystemExit(f"{args.recipe}: activations of {sorted({a for _, a in bits.values()})} bits; 8 are expected")
-    return {pattern: {"weight_bits": weight} for pattern, (weight, _) in bits.items()}
-
-
 def network(args: argparse.Namespace, steps: int) -> nn.Module:
-    """ResNet-20 with its float weights, ready to train."""
+    """ResNet-20 with its float weights, ready to train; the first and last layers keep 8 bits."""
+    weight_bits, activation_bits = args.bits
+    ends = {"conv1|linear": {"weight_bits": 8}, "pool": {"activation_bits": 8}} if args.bits != [8, 8] else {}
     net = prepare_qat(
         resnet20(args.weights),
-        weight_bits=args.bits[0],
-        activation_bits=args.bits[1],
-        overrides=overrides(args),
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        overrides=ends,
         freeze_delay=steps // 2,
     )
     return net.to(memory_format=torch.channels_last)
@@ -72,14 +60,12 @@ def main() -> None:
     training_arguments(parser, epochs=2, batch=128)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--bits", type=int, nargs=2, default=[8, 8], metavar=("W", "A"))
-    parser.add_argument("--recipe", type=Path, help="bits of each layer's weights")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--distil", action="store_true", help="learn from the float net's answers too")
     parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16 while training")
     parser.add_argument("--images", type=int, help="fewer training images, for a trial")
     args = parser.parse_args()
-    bits = args.recipe.stem if args.recipe else f"{args.bits[0]}-{args.bits[1]}"
-    args.name = f"cifar10-qat-{bits}-{args.seed}"
+    args.name = f"cifar10-qat-{args.bits[0]}-{args.bits[1]}-{args.seed}"
 
     begin(args)
     data = cifar10(args.data)
