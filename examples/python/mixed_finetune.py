@@ -1,6 +1,6 @@
 """ResNet-20 trained on in the bits that a search has found: recipe file -> a few epochs -> `.lowbit` file -> engine.
 
-    python examples/python/mixed_finetune.py cifar10.npz resnet20_cifar10.pth build/reproductions/haq/exact-size-0.3.json
+    python examples/python/mixed_finetune.py cifar10.npz resnet20_cifar10.pth build/reproductions/haq/haq-size-0.3.json
 
 Weights and inputs of every layer are rounded as `convert` will round them, with scales of the float weights. The
 gradient passes straight through, the float net teaches. Layers are `int8` or `int:W/A`. Resumable after each epoch.
