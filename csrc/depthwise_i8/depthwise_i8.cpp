@@ -126,7 +126,7 @@ Requantizer check(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& 
     fail("residual_stride is " + std::to_string(epilogue.residual_stride) + ", c is " + std::to_string(s.c));
   }
   if (s.batch > 0 && ((!x && s.h * s.w > 0) || !y)) fail("x or y is null");
-  return make_requantizer(kName, epilogue, s.c);
+  return make_requantizer(kName, epilogue, s.c, int64_t{255 * 128} * s.kh * s.kw);
 }
 
 // int8 codes as uint8: x ^ 0x80 = x + 128, and so for the zero point.
@@ -181,7 +181,7 @@ void run_rows(const Input& in, const Conv2dShape& s, const PackedDepthwiseI8::Da
 DepthwiseWalkI8Fn pick_walk(const Conv2dShape& s, const Requantizer& q, Isa isa) {
   if (s.kh != s.kw || s.stride_h != s.stride_w || s.stride_h > 2 || s.dilation_h != 1 || s.dilation_w != 1)
     return nullptr;
-  if (finish_of(q) == Finish::any || q.residual || q.max_scale >= 1.0f) return nullptr;
+  if (finish_of(q, isa >= Isa::avx512_vnni) == Finish::any || q.residual || q.max_scale >= 1.0f) return nullptr;
   return s.kh == 3 ? pick(kWalks3, isa) : s.kh == 5 ? pick(kWalks5, isa) : nullptr;
 }
 

@@ -21,7 +21,9 @@ namespace {
 // A block's own constants, in lane order.
 struct Constants {
   alignas(64) int32_t init[kDepthwiseBlock];
-  alignas(64) int32_t scale[kDepthwiseBlock];  // float32, or a FixedAvx512's m, and these two
+  alignas(
+      64) int32_t scale[kDepthwiseBlock];  // float32; with a FloorAvx512's half; or a FixedAvx512's m, and these two
+  alignas(64) float half[kDepthwiseBlock];
   alignas(64) int32_t m_odd[kDepthwiseBlock];
   alignas(64) int32_t right[kDepthwiseBlock];
 };
@@ -72,18 +74,21 @@ LOWBIT_INLINE void fill_constants(const DepthwiseWalkI8& k, int64_t block, Const
   };
   __m512i bias[4] = {}, scale[4], shift[4] = {};
   if (q.bias) load_lane_order(q.bias + first, width, bias);
-  channels(q.m0 ? static_cast<const void*>(q.m0) : q.scale, scale);
-  if (q.m0) channels(q.shift, shift);
+  const bool fixed_point = finish_of(q, true) == Finish::fixed;
+  channels(fixed_point ? static_cast<const void*>(q.m0) : q.scale, scale);
+  if (fixed_point) channels(q.shift, shift);
   const __m512i zero_point = _mm512_set1_epi32(k.outside[0]);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const __m512i correction = _mm512_mullo_epi32(zero_point, _mm512_loadu_si512(k.sums + first + i * 16));
     _mm512_store_si512(constants.init + i * 16, _mm512_sub_epi32(bias[i], correction));
-    if (q.m0) {
+    if (fixed_point) {
       const FixedAvx512 fixed = fixed_avx512(scale[i], shift[i]);
       scale[i] = fixed.m;
       _mm512_store_si512(constants.m_odd + i * 16, fixed.m_odd);
       _mm512_store_si512(constants.right + i * 16, fixed.right);
+    } else {
+      _mm512_store_ps(constants.half + i * 16, floor_half_avx512(_mm512_castsi512_ps(scale[i]), q.rounding));
     }
     _mm512_store_si512(constants.scale + i * 16, scale[i]);
   }
@@ -112,10 +117,11 @@ LOWBIT_INLINE Block block_at(const DepthwiseWalkI8& k, int64_t block, const Cons
 
 // What becomes of sums: bare where nearest_even gives plain uint8 with zero point 0, as after a ReLU, and the last
 // steps of the epilogue do nothing.
-enum class Ending { bare, floats, fixed };
+enum class Ending { bare, floats, floor, fixed };
 
 inline Ending ending_of(const DepthwiseWalkI8& k) {
-  if (k.requantizer->m0) return Ending::fixed;
+  const Finish finish = finish_of(*k.requantizer, true);
+  if (finish != Finish::floats) return finish == Finish::floor ? Ending::floor : Ending::fixed;
   return k.zero_point == 0 && k.lo == 0 && k.hi == 255 && k.flip == 0 ? Ending::bare : Ending::floats;
 }
 
@@ -156,13 +162,19 @@ LOWBIT_INLINE __m512i load(const Rows<kIn, kSets>& rows, int r, int64_t offset, 
 }
 
 // The epilogue of requantize.h for codes: nearest_even with scale < 1, where rounding commutes with the clamp to whole
-// numbers, or fixed-point multipliers below 1/2. Saturating to int16 before the zero point is added cannot change what
+// numbers, or fixed-point multipliers. Saturating to int16 before the zero point is added cannot change what
 // saturates to uint8. First two accumulators to words, whose constants start at `at`, then four to bytes, which are in
 // the natural order of channels.
 template <Ending kEnding>
 LOWBIT_INLINE __m512i words(__m512i acc0, __m512i acc1, int at, const Block& b) {
   const Constants& c = *b.constants;
-  if constexpr (kEnding == Ending::fixed) {
+  if constexpr (kEnding == Ending::floor) {
+    const auto scaled = [&](__m512i acc, int i) LOWBIT_INLINE_LAMBDA {
+      return scaled_avx512(b.codes, acc, FloorAvx512{_mm512_load_ps(c.scale + i), _mm512_load_ps(c.half + i)}).t;
+    };
+    const __m512i packed = _mm512_packs_epi32(scaled(acc0, at), scaled(acc1, at + 16));
+    return _mm512_adds_epi16(signed_words_avx512(b.codes, packed), b.zero_point);
+  } else if constexpr (kEnding == Ending::fixed) {
     const auto scaled = [&](__m512i acc, int i) LOWBIT_INLINE_LAMBDA {
       const auto from = [i](const int32_t* of) LOWBIT_INLINE_LAMBDA { return _mm512_load_si512(of + i); };
       return scaled_avx512(b.codes, acc, FixedAvx512{from(c.scale), from(c.m_odd), from(c.right)});

@@ -162,6 +162,8 @@ void depthwise_i8_walk3_avx512_vnni(const DepthwiseWalkI8& k) noexcept {
       return walk<Ending::bare>(k);
     case Ending::floats:
       return walk<Ending::floats>(k);
+    case Ending::floor:
+      return walk<Ending::floor>(k);
     case Ending::fixed:
       return walk<Ending::fixed>(k);
   }

@@ -221,6 +221,8 @@ void depthwise_i8_walk5_avx512_vnni(const DepthwiseWalkI8& k) noexcept {
       return one ? walk<1, Ending::bare>(k) : walk<2, Ending::bare>(k);
     case Ending::floats:
       return one ? walk<1, Ending::floats>(k) : walk<2, Ending::floats>(k);
+    case Ending::floor:
+      return one ? walk<1, Ending::floor>(k) : walk<2, Ending::floor>(k);
     case Ending::fixed:
       return one ? walk<1, Ending::fixed>(k) : walk<2, Ending::fixed>(k);
   }

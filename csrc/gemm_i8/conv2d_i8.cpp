@@ -189,7 +189,7 @@ void conv2d_i8(const void* x, DType x_dtype, int64_t ldx, const Conv2dShape& sha
   if (ldx < shape.c) fail(kName, "ldx = " + std::to_string(ldx) + " is less than c = " + std::to_string(shape.c));
   if (ldy < shape.oc) fail(kName, "ldy = " + std::to_string(ldy) + " is less than oc = " + std::to_string(shape.oc));
   const ZeroPoints z = check_operands(kName, x_dtype, x_zero_point, panels.dtype, w_zero_point, panels.k());
-  Requantizer q = make_requantizer(kName, epilogue, shape.oc);
+  Requantizer q = make_requantizer(kName, epilogue, shape.oc, z.sum_limit);
   threads = resolve_threads(threads);
   if (shape.batch == 0 || shape.oc == 0) return;
   if (!y || (!x && shape.h * shape.w * shape.c > 0)) fail(kName, "x or y is null");

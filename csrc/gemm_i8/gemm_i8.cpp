@@ -42,7 +42,7 @@ void gemm_i8(const void* a, DType a_dtype, int64_t m, int64_t lda, int32_t a_zer
   if (m > 1 && lda < k) fail(kName, "lda = " + std::to_string(lda) + " is less than k = " + std::to_string(k));
   if (m > 1 && ldc < n) fail(kName, "ldc = " + std::to_string(ldc) + " is less than n = " + std::to_string(n));
   const ZeroPoints z = check_operands(kName, a_dtype, a_zero_point, panels.dtype, b_zero_point, k);
-  Requantizer q = make_requantizer(kName, epilogue, n);
+  Requantizer q = make_requantizer(kName, epilogue, n, z.sum_limit);
   threads = resolve_threads(threads);
   if (m == 0 || n == 0) return;
   if (!c || (!a && k > 0)) fail(kName, "a or c is null");

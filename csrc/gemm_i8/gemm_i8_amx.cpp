@@ -81,13 +81,13 @@ struct Block {
 
 // Blocks of kR x kC tiles. While block b is multiplied, block b - 1 goes from the tiles to memory and block b - 2
 // through the epilogue: what a tile store wrote cannot be loaded until it has left the store buffer.
-template <int kR, int kC, bool kResidual, bool kFixed>
+template <int kR, int kC, bool kResidual, Finish kFinish>
 class Sweep {
  public:
   Sweep(const GemmI8& g, int32_t* sums) : g_(g), q_(*g.requantizer), e_(codes_avx512(q_)) {
     for (int r = 0; r < 64; ++r) in_order_[r] = (uint8_t)r;
     for (int k = 0; k < 3; ++k) blocks_[k].sums = sums + (k & 1) * kBlockValues;
-    fast_ = finish_of(q_) != Finish::any && !g.row_term;
+    fast_ = finish_of(q_, true) != Finish::any && !g.row_term;
     direct_ = q_.out_dtype == DType::s32 && !g.row_term;
     chunk_ = g.chunk;
     chunks_ = (int)(g.run_pad / chunk_);
@@ -240,7 +240,7 @@ class Sweep {
     t.residual = kResidual ? residual_codes_avx512(q_, n.i + n.done, n.j) : t.to;
     t.j = n.j;
     t.cols = n.cols;
-    tile_codes_avx512<kC, kResidual, kFixed>(e_, q_, g_.ldc, t, rows);
+    tile_codes_avx512<kC, kResidual, kFinish>(e_, q_, g_.ldc, t, rows);
     n.done += rows;
   }
 
@@ -280,15 +280,21 @@ class Sweep {
   Block *next_ = blocks_, *held_ = blocks_ + 1, *pending_ = blocks_ + 2;
 };
 
+template <int kR, int kC, Finish kFinish>
+static void sweep(const GemmI8& g, int32_t* sums, int64_t v0, int64_t v1, int64_t p0, int64_t p1) {
+  g.requantizer->residual ? Sweep<kR, kC, true, kFinish>(g, sums).run(v0, v1, p0, p1)
+                          : Sweep<kR, kC, false, kFinish>(g, sums).run(v0, v1, p0, p1);
+}
+
 template <int kR, int kC>
 static void sweep(const GemmI8& g, int32_t* sums, int64_t v0, int64_t v1, int64_t p0, int64_t p1) {
-  const bool residual = g.requantizer->residual, fixed = finish_of(*g.requantizer) == Finish::fixed;
-  if (residual) {
-    fixed ? Sweep<kR, kC, true, true>(g, sums).run(v0, v1, p0, p1)
-          : Sweep<kR, kC, true, false>(g, sums).run(v0, v1, p0, p1);
-  } else {
-    fixed ? Sweep<kR, kC, false, true>(g, sums).run(v0, v1, p0, p1)
-          : Sweep<kR, kC, false, false>(g, sums).run(v0, v1, p0, p1);
+  switch (finish_of(*g.requantizer, true)) {
+    case Finish::floor:
+      return sweep<kR, kC, Finish::floor>(g, sums, v0, v1, p0, p1);
+    case Finish::fixed:
+      return sweep<kR, kC, Finish::fixed>(g, sums, v0, v1, p0, p1);
+    default:  // Finish::any has its own way
+      return sweep<kR, kC, Finish::floats>(g, sums, v0, v1, p0, p1);
   }
 }
 

@@ -255,7 +255,7 @@ static void wide_panels(const Task& k, int64_t i0, int64_t i1, int64_t p0, int64
 
 void gemm_i8_avx2(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
   const Requantizer& q = *g.requantizer;
-  const Task k{g, codes_avx2(q), finish_of(q)};
+  const Task k{g, codes_avx2(q), finish_of(q, false)};
   if (g.wide) {
     wide_panels(k, i0, i1, p0, p1);
     return;

@@ -66,7 +66,7 @@ static inline __attribute__((always_inline)) void rows_from(const GemmI8& g, int
 }
 
 // kC panels of `rows` rows of sums, from column j on.
-template <int kC, bool kResidual, bool kFixed>
+template <int kC, bool kResidual, Finish kFinish>
 static inline void finish(const Task& k, const int32_t* sums, int rows, int64_t i, int64_t j) {
   static const uint8_t kInOrder[8] = {0, 1, 2, 3, 4, 5, 6, 7};
   const Requantizer& q = *k.g.requantizer;
@@ -77,7 +77,13 @@ static inline void finish(const Task& k, const int32_t* sums, int rows, int64_t 
   t.residual = kResidual ? residual_codes_avx512(q, i, j) : t.to;
   t.j = j;
   t.cols = k.g.n - j;
-  tile_codes_avx512<kC, kResidual, kFixed>(k.e, q, k.g.ldc, t, rows);
+  tile_codes_avx512<kC, kResidual, kFinish>(k.e, q, k.g.ldc, t, rows);
+}
+
+template <int kC, Finish kFinish>
+static inline void finish_codes(const Task& k, const int32_t* sums, int rows, int64_t i, int64_t j) {
+  k.g.requantizer->residual ? finish<kC, true, kFinish>(k, sums, rows, i, j)
+                            : finish<kC, false, kFinish>(k, sums, rows, i, j);
 }
 
 // The kC panels of a tile in groups of 4, 2 and 1, from panel kFrom of the tile on.
@@ -95,12 +101,12 @@ static inline __attribute__((always_inline)) void finish_sums(const Task& k, con
   if (k.finish == Finish::any) {
     const int64_t cols = g.n - j < kGroup * kPanel ? g.n - j : kGroup * kPanel;
     requantize_rows_avx512(out, kGroup * kPanel, i, kR, j, cols, g.c, g.ldc, *g.requantizer);
-  } else if (k.finish == Finish::fixed) {
-    g.requantizer->residual ? finish<kGroup, true, true>(k, out, kR, i, j)
-                            : finish<kGroup, false, true>(k, out, kR, i, j);
+  } else if (k.finish == Finish::floats) {
+    finish_codes<kGroup, Finish::floats>(k, out, kR, i, j);
+  } else if (k.finish == Finish::floor) {
+    finish_codes<kGroup, Finish::floor>(k, out, kR, i, j);
   } else {
-    g.requantizer->residual ? finish<kGroup, true, false>(k, out, kR, i, j)
-                            : finish<kGroup, false, false>(k, out, kR, i, j);
+    finish_codes<kGroup, Finish::fixed>(k, out, kR, i, j);
   }
   if constexpr (kFrom + kGroup < kC) finish_sums<kR, kC, kFrom + kGroup>(k, sum, out + kR * kGroup * kPanel, i, p);
 }
@@ -213,7 +219,7 @@ static void rows_of_four(const Task& k, int64_t i0, int64_t i1, int64_t p) {
 
 void gemm_i8_avx512_vnni(const GemmI8& g, int64_t i0, int64_t i1, int64_t p0, int64_t p1) noexcept {
   const Requantizer& q = *g.requantizer;
-  const Task k{g, codes_avx512(q), finish_of(q), q.out_dtype == DType::s32};
+  const Task k{g, codes_avx512(q), finish_of(q, true), q.out_dtype == DType::s32};
   int64_t p = p0;
   if (i1 - i0 <= 3) {
     for (; p + 8 <= p1; p += 8) rows_of<3, 8>(k, i0, i1, p);

@@ -127,7 +127,7 @@ ZeroPoints check_operands(const char* function, DType a_dtype, int32_t a_zero_po
                        " and |b - zero point| <= " + std::to_string(b) + " allow k <= " + std::to_string(limit));
   }
   return {a_dtype == DType::s8 ? a_zero_point + 128 : a_zero_point,
-          b_dtype == DType::u8 ? b_zero_point - 128 : b_zero_point};
+          b_dtype == DType::u8 ? b_zero_point - 128 : b_zero_point, k * a * b};
 }
 
 const int32_t* fold_columns(const Panels& panels, ZeroPoints z, const int32_t* bias) {

@@ -74,6 +74,7 @@ void fill_panels_from_rows(Panels& panels, const uint8_t* b, int threads);
 // The zero points of one call, as the kernels see them: A as uint8, B as int8.
 struct ZeroPoints {
   int32_t a = 0, b = 0;
+  int64_t sum_limit = 0;  // greatest |sum of (a - za)(b - zb)|
 };
 
 // Checks types, zero points and the exact bound k * max|a - za| * max|b - zb| <= 2^31 - 1.

@@ -1,4 +1,4 @@
-// Sums of a tile in memory to codes in c, 64 at a time: Finish::floats and Finish::fixed of requantize_kernel.h.
+// Sums of a tile in memory to codes in c, 64 at a time: every Finish of requantize_kernel.h but any.
 #pragma once
 
 #include "gemm_i8/gemm_i8_kernel.h"
@@ -23,10 +23,10 @@ struct TileCodes {
 };
 
 // What one call keeps in registers.
-template <int kC, bool kResidual, bool kFixed>
+template <int kC, bool kResidual, Finish kFinish>
 struct CodesUnit {
   CodesAvx512 e;  // a copy: stores of bytes may alias everything else
-  typename ScaleAvx512<kFixed>::Channels scale[kC];
+  typename ScaleAvx512<kFinish>::Channels scale[kC];
   const Requantizer* q;
   uint64_t mask;
   int64_t ldc, residual_stride;
@@ -35,7 +35,7 @@ struct CodesUnit {
   inline __attribute__((always_inline)) void finish(const int32_t* sums, const uint8_t* row, uint8_t* to,
                                                     const uint8_t* residual, int last) const {
     constexpr int kRows = 4 / kC;
-    typename ScaleAvx512<kFixed>::Scaled f[4];
+    typename ScaleAvx512<kFinish>::Scaled f[4];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const int at = r < last ? r : last;
@@ -66,11 +66,11 @@ struct CodesUnit {
 };
 
 // Finishes `count` rows.
-template <int kC, bool kResidual, bool kFixed>
+template <int kC, bool kResidual, Finish kFinish>
 static inline __attribute__((always_inline)) void tile_codes_avx512(const CodesAvx512& e, const Requantizer& q,
                                                                     int64_t ldc, const TileCodes& t, int count) {
   constexpr int kRows = 4 / kC;
-  CodesUnit<kC, kResidual, kFixed> unit;
+  CodesUnit<kC, kResidual, kFinish> unit;
   unit.e = e;
   unit.q = &q;
   unit.mask = t.cols >= 64 ? ~uint64_t{0} : (uint64_t{1} << t.cols) - 1;
@@ -78,7 +78,7 @@ static inline __attribute__((always_inline)) void tile_codes_avx512(const CodesA
   unit.residual_stride = kResidual ? q.residual_stride : 0;
 #pragma GCC unroll 4
   for (int c = 0; c < kC; ++c) {
-    unit.scale[c] = ScaleAvx512<kFixed>::at(q, t.j + 16 * c, (__mmask16)(unit.mask >> (16 * c)));
+    unit.scale[c] = ScaleAvx512<kFinish>::at(q, t.j + 16 * c, (__mmask16)(unit.mask >> (16 * c)));
   }
   const int32_t* sums = t.sums;
   const uint8_t *row = t.rows, *residual = t.residual;

@@ -75,6 +75,24 @@ FixedPoint fixed_point(float scale) {
   return shift < -32 ? FixedPoint{1 << 30, -32} : FixedPoint{((bits & 0x7fffff) | 0x800000) << 7, shift};
 }
 
+// Whether Finish::floor gives every code. A sum x is exact as a float up to 2^24, and so is its code then, with s at
+// least 2^-24 for the FMA's addend to be one. Sums beyond may be rounded where their codes saturate whatever the
+// residual is, or where every code is 0.
+bool exact_by_floor(const Requantizer& q, int64_t n, int64_t sum_limit) {
+  const float residual = q.residual ? q.residual_scale : 0.0f;
+  if (q.residual && !(residual >= 0x1p-8f && residual <= 0x1p8f)) return false;
+  const float saturates = (260.0f + 257.0f * residual) * 0x1p-24f, limit = static_cast<float>(sum_limit);
+  int fails = 0;
+  for (int64_t j = 0; j < n; ++j) {
+    const float s = q.scale[j * q.scale_step];
+    const float greatest = limit + (q.bias ? std::fabs(static_cast<float>(q.bias[j])) : 0.0f);
+    const bool exact = s >= 0x1p-24f && greatest < 16777000.0f;
+    const bool zero = greatest * s < 0.49f && greatest < 2147483000.0f;
+    fails += !(s >= saturates) & !exact & !zero;
+  }
+  return fails == 0;
+}
+
 }  // namespace
 
 void fixed_point_multiplier(float scale, int32_t& m0, int& shift) {
@@ -95,7 +113,7 @@ FixedPoint exact_fixed_point(const char* function, double multiplier) {
   return shift < -32 ? FixedPoint{1 << 30, -32} : FixedPoint{static_cast<int32_t>(m0), shift};
 }
 
-Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int64_t n) {
+Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int64_t n, int64_t sum_limit) {
   Requantizer q;
   static_cast<Epilogue&>(q) = epilogue;
   if (q.out_dtype == DType::s32) {
@@ -137,6 +155,7 @@ Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int
     q.shift = shift;
     if (q.residual) q.residual_fixed = fixed_point(q.residual_scale * 0x1p-16f);
     q.below_half = q.max_scale < 0.5f && (!q.residual || q.residual_fixed.shift < 0);
+    q.by_floor = exact_by_floor(q, n, sum_limit);
   }
   return q;
 }

@@ -214,7 +214,7 @@ static inline int64_t sums_row_avx2(const int32_t* acc, int64_t j, int64_t cols,
 static inline void requantize_rows_avx2(const int32_t* acc, int64_t acc_stride, int64_t i, int64_t rows, int64_t j,
                                         int64_t cols, void* y, int64_t y_stride, const Requantizer& q) {
   const bool codes = q.out_dtype == DType::s8 || q.out_dtype == DType::u8;
-  const Finish finish = finish_of(q);
+  const Finish finish = finish_of(q, false);
   if (codes && finish == Finish::any) {
     requantize_scalar(acc, acc_stride, i, rows, j, cols, y, y_stride, q);
     return;

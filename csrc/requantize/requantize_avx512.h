@@ -18,19 +18,30 @@ LOWBIT_TARGET_BEGIN_AVX512_VNNI
 
 // An epilogue with code outputs in registers.
 struct CodesAvx512 {
-  __m512 top;  // hi - zero_point
+  __m512 top;  // hi - zero_point; for Finish::floor 2^30
   __m512i zero_point16, lo8, hi8, order;
   __m512 residual_scale;
   __m512i residual_zero_point;
   __m512i nudge;   // fixed point: 2^31 in 64 bits for gemmlowp
   __mmask16 away;  // all for gemmlowp, whose second rounding goes away from zero
+  __m512i sign;    // Finish::floor: the sign bit where signs matters, else 0
+  __m512 residual_half;
   bool is_signed, residual_is_signed;
   bool limits, shifts, clamps;  // top, zero_point16 and lo8..hi8 matter
+  bool signs;                   // Finish::floor: sums below 0 are rounded apart and can be seen
 };
+
+// 1/2 + d of Finish::floor, below.
+static inline __m512 floor_half_avx512(__m512 scale, Rounding rounding) {
+  const __m512 half = _mm512_set1_ps(0.5f);
+  const __mmask16 twice = rounding == Rounding::gemmlowp ? _mm512_cmp_ps_mask(scale, half, _CMP_LT_OQ) : (__mmask16)0;
+  const __m512i exponent = _mm512_set1_epi32((int)0xff800000);
+  return _mm512_add_ps(half, _mm512_castsi512_ps(_mm512_maskz_and_epi32(twice, _mm512_castps_si512(scale), exponent)));
+}
 
 static inline CodesAvx512 codes_avx512(const Requantizer& q) {
   CodesAvx512 e;
-  e.top = _mm512_set1_ps((float)(q.hi - q.zero_point));
+  e.top = _mm512_set1_ps(q.rounding == Rounding::nearest_even ? (float)(q.hi - q.zero_point) : 0x1p30f);
   e.zero_point16 = _mm512_set1_epi16((short)q.zero_point);
   e.lo8 = _mm512_set1_epi8((char)q.lo);
   e.hi8 = _mm512_set1_epi8((char)q.hi);
@@ -39,6 +50,9 @@ static inline CodesAvx512 codes_avx512(const Requantizer& q) {
   e.residual_zero_point = _mm512_set1_epi32(q.residual_zero_point);
   e.nudge = _mm512_set1_epi64(q.rounding == Rounding::gemmlowp ? int64_t{1} << 31 : 0);
   e.away = q.rounding == Rounding::gemmlowp ? 0xffff : 0;
+  e.signs = e.away && (q.residual || q.lo < q.zero_point);
+  e.sign = _mm512_set1_epi32(e.signs ? INT32_MIN : 0);
+  e.residual_half = floor_half_avx512(_mm512_set1_ps(q.residual_scale * 0x1p-16f), q.rounding);
   e.is_signed = q.out_dtype == DType::s8;
   e.residual_is_signed = q.residual_dtype == DType::s8;
   e.limits = q.may_overflow;
@@ -51,11 +65,15 @@ static inline __m512 scaled_avx512(const CodesAvx512&, __m512i acc, __m512 scale
   return _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
 }
 
-// f + float(r - zero point) * scale for 16 residual codes.
-static inline __m512 add_residual_avx512(const CodesAvx512& e, const Requantizer&, __m512 f, __m128i r) {
+// r - zero point of 16 residual codes.
+static inline __m512i residual_avx512(const CodesAvx512& e, __m128i r) {
   const __m512i wide = e.residual_is_signed ? _mm512_cvtepi8_epi32(r) : _mm512_cvtepu8_epi32(r);
-  const __m512 shifted = _mm512_cvtepi32_ps(_mm512_sub_epi32(wide, e.residual_zero_point));
-  return _mm512_add_ps(f, _mm512_mul_ps(shifted, e.residual_scale));
+  return _mm512_sub_epi32(wide, e.residual_zero_point);
+}
+
+// f + float(r - zero point) * scale
+static inline __m512 add_residual_avx512(const CodesAvx512& e, const Requantizer&, __m512 f, __m128i r) {
+  return _mm512_add_ps(f, _mm512_mul_ps(_mm512_cvtepi32_ps(residual_avx512(e, r)), e.residual_scale));
 }
 
 // 64 codes of words packed from four vectors, in the order of these.
@@ -162,8 +180,7 @@ static inline __m512i half_dwords_avx512(__m512i t) {
 
 // v with its residual, in full.
 static inline __m512i add_residual_avx512(const CodesAvx512& e, const Requantizer& q, __m512i t, __m128i r) {
-  const __m512i wide = e.residual_is_signed ? _mm512_cvtepi8_epi32(r) : _mm512_cvtepu8_epi32(r);
-  const __m512i x = _mm512_slli_epi32(_mm512_sub_epi32(wide, e.residual_zero_point), 16);
+  const __m512i x = _mm512_slli_epi32(residual_avx512(e, r), 16);
   const FixedAvx512 s = fixed_avx512(_mm512_set1_epi32(q.residual_fixed.m0), _mm512_set1_epi32(q.residual_fixed.shift));
   return _mm512_add_epi32(half_dwords_avx512(t), half_dwords_avx512(scaled_avx512(e, x, s)));
 }
@@ -176,9 +193,54 @@ static inline __m512i round64_avx512(const CodesAvx512& e, __m512i t0, __m512i t
   return bytes64_avx512(e, half_words_avx512(low), half_words_avx512(high));
 }
 
-// The two ways from sums to codes: by float arithmetic (Finish::floats) or by fixed-point multipliers below 1/2.
-template <bool kFixed>
-struct ScaleAvx512 {
+// Fixed-point multipliers in float arithmetic that rounds down, where Requantizer::by_floor says that it is exact.
+//
+// With u = x * s, single is floor(u + 1/2). gemmlowp's first rounding is h = floor(u 2^r + 1/2), r = -shift; its second
+// reaches k > 0 where h >= (k - 1/2) 2^r, which is whole for r > 0, and so where u + d >= k - 1/2, d = 2^-(r + 1).
+// Below 0, where halves go down, it stays at k if h > (k - 1/2) 2^r, and so u - d >= k - 1/2. Hence floor(u + (1/2 +
+// d)) for x >= 0 and floor(u - (1/2 + d)) + 1 for x < 0; d is s without its mantissa, and 0 where s >= 1/2 has no
+// second rounding. Rounding down passes no whole number: one FMA and one conversion give the floor. What is below 0 and
+// clamped to the zero point needs no sign.
+struct FloorAvx512 {
+  __m512 scale, half;  // 1/2 + d
+};
+struct FlooredAvx512 {
+  __m512i t;  // the floor, where signs matter without its + 1; v with a residual
+};
+
+static inline FlooredAvx512 scaled_avx512(const CodesAvx512& e, __m512i x, FloorAvx512 s) {
+  constexpr int kDown = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+  const __m512 half = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(s.half), x, e.sign, 0xf8));
+  __m512 f = _mm512_fmadd_round_ps(_mm512_cvtepi32_ps(x), s.scale, half, kDown);
+  if (e.limits) f = _mm512_max_ps(_mm512_min_ps(f, e.top), _mm512_set1_ps(-0x1p30f));
+  return {_mm512_cvt_roundps_epi32(f, kDown)};
+}
+
+static inline FlooredAvx512 add_residual_avx512(const CodesAvx512& e, const Requantizer&, FlooredAvx512 v, __m128i r) {
+  const FlooredAvx512 w = scaled_avx512(e, residual_avx512(e, r), FloorAvx512{e.residual_scale, e.residual_half});
+  const __m512i sum = _mm512_add_epi32(v.t, w.t);
+  const __m512i ones = _mm512_add_epi32(_mm512_srai_epi32(v.t, 31), _mm512_srai_epi32(w.t, 31));
+  return {_mm512_mask_sub_epi32(sum, e.away, sum, ones)};
+}
+
+// t with the + 1 of what is below 0, on words.
+static inline __m512i signed_words_avx512(const CodesAvx512& e, __m512i t) {
+  return e.signs ? _mm512_sub_epi16(t, _mm512_srai_epi16(t, 15)) : t;
+}
+
+template <bool kResidual>
+static inline __m512i round64_avx512(const CodesAvx512& e, FlooredAvx512 v0, FlooredAvx512 v1, FlooredAvx512 v2,
+                                     FlooredAvx512 v3) {
+  const __m512i low = _mm512_packs_epi32(v0.t, v1.t), high = _mm512_packs_epi32(v2.t, v3.t);
+  if (kResidual) return bytes64_avx512(e, low, high);
+  return bytes64_avx512(e, signed_words_avx512(e, low), signed_words_avx512(e, high));
+}
+
+// The ways from sums to codes.
+template <Finish>
+struct ScaleAvx512;
+template <>
+struct ScaleAvx512<Finish::floats> {
   using Channels = __m512;
   using Scaled = __m512;
   static inline __attribute__((always_inline)) Channels at(const Requantizer& q, int64_t j, __mmask16 mask) {
@@ -186,7 +248,16 @@ struct ScaleAvx512 {
   }
 };
 template <>
-struct ScaleAvx512<true> {
+struct ScaleAvx512<Finish::floor> {
+  using Channels = FloorAvx512;
+  using Scaled = FlooredAvx512;
+  static inline __attribute__((always_inline)) Channels at(const Requantizer& q, int64_t j, __mmask16 mask) {
+    const __m512 scale = channel_scales_avx512(q, j, mask);
+    return {scale, floor_half_avx512(scale, q.rounding)};
+  }
+};
+template <>
+struct ScaleAvx512<Finish::fixed> {
   using Channels = FixedAvx512;
   using Scaled = __m512i;
   static inline __attribute__((always_inline)) Channels at(const Requantizer& q, int64_t j, __mmask16 mask) {
@@ -194,12 +265,12 @@ struct ScaleAvx512<true> {
   }
 };
 
-template <bool kFixed, bool kResidual>
+template <Finish kFinish, bool kResidual>
 static inline void codes_row_avx512(const CodesAvx512& e, const int32_t* acc, int64_t i, int64_t j, int64_t cols,
                                     uint8_t* y, const Requantizer& q) {
   const auto scaled = [&](int64_t c, __mmask16 mask) __attribute__((always_inline)) {
     const __m512i x = load_acc_avx512(acc + c, q, j + c, mask);
-    const typename ScaleAvx512<kFixed>::Scaled v = scaled_avx512(e, x, ScaleAvx512<kFixed>::at(q, j + c, mask));
+    const typename ScaleAvx512<kFinish>::Scaled v = scaled_avx512(e, x, ScaleAvx512<kFinish>::at(q, j + c, mask));
     if constexpr (kResidual) {
       return add_residual_avx512(e, q, v, _mm_maskz_loadu_epi8(mask, residual_codes_avx512(q, i, j + c)));
     } else {
@@ -279,12 +350,21 @@ static inline void requantize_rows_avx512(const int32_t* acc, int64_t acc_stride
     }
   } else {
     const CodesAvx512 e = codes_avx512(q);
-    const bool fixed = finish_of(q) == Finish::fixed;
-    const auto codes_row = finish_of(q) == Finish::any ? wide_row_avx512
-                           : fixed && q.residual       ? codes_row_avx512<true, true>
-                           : fixed                     ? codes_row_avx512<true, false>
-                           : q.residual                ? codes_row_avx512<false, true>
-                                                       : codes_row_avx512<false, false>;
+    const auto rows_by = [&](auto with_residual, auto without) { return q.residual ? with_residual : without; };
+    auto codes_row = wide_row_avx512;
+    switch (finish_of(q, true)) {
+      case Finish::floats:
+        codes_row = rows_by(codes_row_avx512<Finish::floats, true>, codes_row_avx512<Finish::floats, false>);
+        break;
+      case Finish::floor:
+        codes_row = rows_by(codes_row_avx512<Finish::floor, true>, codes_row_avx512<Finish::floor, false>);
+        break;
+      case Finish::fixed:
+        codes_row = rows_by(codes_row_avx512<Finish::fixed, true>, codes_row_avx512<Finish::fixed, false>);
+        break;
+      case Finish::any:
+        break;
+    }
     for (int64_t r = 0; r < rows; ++r) {
       codes_row(e, acc + r * acc_stride, i + r, j, cols, (uint8_t*)y + (i + r) * y_stride + j, q);
     }

@@ -18,23 +18,29 @@ struct Requantizer : Epilogue {
   const int32_t* shift = nullptr;  // at least -32
   FixedPoint residual_fixed;       // of residual_scale * 2^-16
   bool below_half = false;         // gemmlowp and single: every shift, the residual's too, is negative
+  bool by_floor = false;           // gemmlowp and single: exact in float arithmetic that rounds down
   float max_scale = 0.0f;          // greatest of scale
   bool may_overflow = true;        // a scaled sum can leave int32 (scales above 1/2, residual scale above 2^20)
 };
 
-// How a kernel that fuses the epilogue takes it: codes by float arithmetic, codes by fixed-point multipliers below 1/2,
-// or whatever else there is, by requantize_rows of its level.
-enum class Finish { floats, fixed, any };
+// How a kernel that fuses the epilogue takes it: codes by float arithmetic; codes by fixed-point multipliers in float
+// arithmetic that rounds down, or below 1/2 in whole numbers; or whatever else there is, by requantize_rows of its
+// level.
+enum class Finish { floats, floor, fixed, any };
 
-inline Finish finish_of(const Requantizer& q) {
+// rounds_down: the level's instructions do, in registers (AVX-512).
+inline Finish finish_of(const Requantizer& q, bool rounds_down) {
   if (q.out_dtype != DType::s8 && q.out_dtype != DType::u8) return Finish::any;
   if (q.rounding == Rounding::nearest_even) return Finish::floats;
+  if (q.by_floor && rounds_down) return Finish::floor;
   return q.below_half ? Finish::fixed : Finish::any;
 }
 
 // Checks an epilogue over n channels and prepares it; throws std::invalid_argument naming `function`. The result
 // borrows the epilogue's arrays and the calling thread's scratch (slot fixed_point) until that thread's next call.
-Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int64_t n);
+// Accumulators, without their bias, are within sum_limit of 0.
+Requantizer make_requantizer(const char* function, const Epilogue& epilogue, int64_t n,
+                             int64_t sum_limit = int64_t{1} << 31);
 
 // The pair of a multiplier > 0 to 31 bits, m0 = rne(mantissa * 2^31) (Jacob et al. 2018, section 2.2): for what has one
 // multiplier, not one per channel. Throws std::invalid_argument naming `function` where it is not finite, > 0 and below
