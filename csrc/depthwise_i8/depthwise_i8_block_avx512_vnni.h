@@ -21,9 +21,8 @@ namespace {
 // A block's own constants, in lane order.
 struct Constants {
   alignas(64) int32_t init[kDepthwiseBlock];
-  alignas(
-      64) int32_t scale[kDepthwiseBlock];  // float32; with a FloorAvx512's half; or a FixedAvx512's m, and these two
-  alignas(64) float half[kDepthwiseBlock];
+  alignas(64) int32_t scale[kDepthwiseBlock];  // float32, or a FixedAvx512's m
+  alignas(64) float half[kDepthwiseBlock];     // a FloorAvx512's; m_odd and right: a FixedAvx512's
   alignas(64) int32_t m_odd[kDepthwiseBlock];
   alignas(64) int32_t right[kDepthwiseBlock];
 };

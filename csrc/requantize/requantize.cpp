@@ -82,15 +82,17 @@ bool exact_by_floor(const Requantizer& q, int64_t n, int64_t sum_limit) {
   const float residual = q.residual ? q.residual_scale : 0.0f;
   if (q.residual && !(residual >= 0x1p-8f && residual <= 0x1p8f)) return false;
   const float saturates = (260.0f + 257.0f * residual) * 0x1p-24f, limit = static_cast<float>(sum_limit);
-  int fails = 0;
-  for (int64_t j = 0; j < n; ++j) {
-    const float s = q.scale[j * q.scale_step];
-    const float greatest = limit + (q.bias ? std::fabs(static_cast<float>(q.bias[j])) : 0.0f);
-    const bool exact = s >= 0x1p-24f && greatest < 16777000.0f;
-    const bool zero = greatest * s < 0.49f && greatest < 2147483000.0f;
-    fails += !(s >= saturates) & !exact & !zero;
-  }
-  return fails == 0;
+  const auto fails = [&](int64_t step) {  // without branches: this, too, is in vectors
+    int count = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      const float s = q.scale[j * step], greatest = limit + (q.bias ? std::fabs(static_cast<float>(q.bias[j])) : 0.0f);
+      const bool exact = (s >= 0x1p-24f) & (greatest < 16777000.0f);
+      const bool zero = (greatest * s < 0.49f) & (greatest < 2147483000.0f);
+      count += !((s >= saturates) | exact | zero);
+    }
+    return count;
+  };
+  return (q.scale_step ? fails(1) : fails(0)) == 0;
 }
 
 }  // namespace

@@ -98,10 +98,16 @@ def test_scalar_is_the_definition_and_every_level_is_scalar(geometry):
                 for fixed in (
                     {"scale": scale, "zero_point": 10, "out_dtype": "uint8", "clamp": (10, 200)},
                     {"scale": 0.003, "zero_point": -5, "out_dtype": "int8"},
+                    {
+                        "scale": np.exp2(rng.uniform(-24, 0, c)).astype(np.float32),
+                        "zero_point": 7,
+                        "out_dtype": "uint8",
+                    },
+                    {"scale": np.exp2(rng.uniform(-33, -20, c)).astype(np.float32), "out_dtype": "int8"},
                 ):
                     want = lowbit.requantize(
-                        (acc + bias).astype(np.int32), fixed["scale"], fixed["zero_point"], dtype=fixed["out_dtype"],
-                        clamp=fixed.get("clamp"), rounding=rounding, isa="scalar",
+                        (acc + bias).astype(np.int32), fixed["scale"], fixed.get("zero_point", 0),
+                        dtype=fixed["out_dtype"], clamp=fixed.get("clamp"), rounding=rounding, isa="scalar",
                     )  # fmt: skip
                     epilogues.append(({**fixed, "rounding": rounding}, want))
             packed = lowbit.pack_depthwise_i8(weights)

@@ -97,6 +97,30 @@ def test_fused_codes(rounding, out_dtype):
         check(a, b, out_dtype=out_dtype, scale=scale, bias=bias, zero_point=50, rounding=rounding, **more)
 
 
+@pytest.mark.parametrize("rounding", ["gemmlowp", "single"])
+@pytest.mark.parametrize("bias_bits", [10, 22, 30])
+def test_fused_fixed_point_from_tiny_to_large_multipliers(rounding, bias_bits):
+    """The sums' bound lets multipliers down to 2^-24 through float arithmetic; biases of 2^30 do not."""
+    rng = np.random.default_rng(bias_bits)
+    for m, k, n in [(5, 9, 16), (40, 24, 70), (33, 385, 144)]:
+        a, b = codes(rng, "uint8", (m, k)), codes(rng, "int8", (k, n))
+        residual = codes(rng, "uint8", (m, n))
+        for low, high in [(-33, -20), (-24, -16), (-20, -6), (-9, -0.5), (-3, 2)]:
+            scale = np.exp2(rng.uniform(low, high, n)).astype(np.float32)
+            scale[::4] = np.exp2(np.floor(np.log2(scale[::4])))
+            top = 2.0**bias_bits
+            bias = np.clip(np.rint(rng.integers(-200, 300, n) * 0.5 / scale.astype(np.float64)), -top, top)
+            case = {"scale": scale, "bias": bias.astype(np.int32), "zero_point": 12, "rounding": rounding}
+            for more in ({}, {"clamp": (12, 255)}, {"residual": residual, "residual_scale": 0.7}):
+                every = [lowbit.gemm_i8(a, b, 0, out_dtype="uint8", isa=isa, **case, **more) for isa in LEVELS]
+                wanted = lowbit.requantize(
+                    product(a, b).astype(np.int32), **case, **more, dtype="uint8",
+                    isa="scalar",
+                )  # fmt: skip
+                for isa, got in zip(LEVELS, every, strict=True):
+                    np.testing.assert_array_equal(got, wanted, err_msg=f"{isa} {(m, k, n)} {low} {list(more)}")
+
+
 def test_fused_float_and_int_bias():
     rng = np.random.default_rng(12)
     a, b = codes(rng, "int8", (37, 90)), codes(rng, "int8", (90, 40))

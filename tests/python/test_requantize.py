@@ -197,6 +197,43 @@ def test_fixed_point_multiplier_is_exact(scale):
     assert 2**30 <= m0 < 2**31 and math.ldexp(m0, shift - 31) == scale
 
 
+def hostile_sums(rng, shape, scale):
+    """Sums whose products lie on and beside ties of every code, and a tenth at the ends of int32 and of float32."""
+    tie = rng.integers(-200, 457, shape) + rng.choice([0.5, -0.5, 0.0, 0.25], shape)
+    acc = np.rint(tie / scale.astype(np.float64)) + rng.integers(-2, 3, shape)
+    ends = np.array([-(2**31), 2**31 - 1, 2**24, 2**24 + 1, -(2**24) - 1, 0, 1, -1])
+    acc = np.where(rng.random(shape) < 0.1, rng.choice(ends, shape), acc)
+    return np.clip(acc, -(2**31), 2**31 - 1).astype(np.int32)
+
+
+@pytest.mark.parametrize("rounding", ["gemmlowp", "single"])
+@pytest.mark.parametrize("least", [-30, -24, -15, -6])
+@pytest.mark.parametrize("greatest", [-1.01, 0, 6, 29])
+def test_fixed_point_at_its_ties(rounding, least, greatest):
+    """Multipliers around 2^-24, 1/2 and 1, powers of two and odd ones, with and without what AVX-512 does in floats."""
+    rng = np.random.default_rng([least + 40, int(greatest) + 9])
+    ran = []
+    for n in (1, 16, 35, 64, 67):
+        scale = np.float32(2.0 ** rng.uniform(least, greatest, n))
+        scale[::3] = np.float32(2) ** np.floor(np.log2(scale[::3]))
+        scale[1::3] = np.nextafter(scale[1::3], np.float32(np.inf))
+        acc = hostile_sums(rng, (3, n), scale)
+        residual = rng.integers(0, 256, (3, n)).astype(np.uint8)
+        cases = [{}, {"clamp": (20, 255)}, {"bias": rng.integers(-(2**31), 2**31, n).astype(np.int32)}]
+        cases += [
+            {"residual": residual, "residual_scale": s, "residual_zero_point": 130, "bias": rng.integers(-99, 99, n)}
+            for s in np.float32([2**-9, 2**-8, 0.77, 1.0, 30.0, 300.0])
+        ]
+        for case in cases:
+            case = {k: np.int32(v) if k == "bias" else v for k, v in case.items()}
+            wanted = lowbit.requantize(acc, scale, 20, dtype="uint8", rounding=rounding, isa="scalar", **case)
+            for isa in LEVELS:
+                got = lowbit.requantize(acc, scale, 20, dtype="uint8", rounding=rounding, isa=isa, **case)
+                np.testing.assert_array_equal(got, wanted, err_msg=f"{isa} {n} {case}")
+                ran.append(isa)
+    assert set(ran) == set(LEVELS)
+
+
 def test_threads_and_shapes():
     rng = np.random.default_rng(1)
     for shape in [(), (3,), (0, 4), (4, 0), (2, 3, 5), (700, 130), (1, 100000)]:
