@@ -94,6 +94,70 @@ def few_bits() -> Net:
     return net.outputs(net.op("gemm", [f], net.tensor("float32", (5,)), net.packed(2, 5, 150), bits=2), c)
 
 
+def sixteenths(net: Net, *shape: int) -> np.ndarray:
+    """Numbers whose sums of products are exact in float32, whatever their order."""
+    return (net.rng.integers(-24, 25, shape) / 16).astype(np.float32)
+
+
+def planes() -> Net:
+    """Levels of 2, 3 and 1 bits: products on planes and in float32, both outputs of one, a residual, a Linear."""
+    net = Net(7)
+
+    def steps(bits: int) -> dict[str, np.ndarray]:
+        order = net.rng.permutation(2**bits).astype(np.uint8)
+        return {"threshold": np.sort(sixteenths(net, 2**bits - 1)), "codes": order}
+
+    def product(w_bits: int, x_bits: int, n: int, k: int) -> dict[str, np.ndarray]:
+        signs = net.rng.integers(0, 2, (w_bits, n * k), dtype=np.uint8)
+        return {
+            "weight": np.packbits(signs, axis=1, bitorder="little"),
+            "weight_basis": sixteenths(net, w_bits, n),
+            "input_basis": sixteenths(net, x_bits),
+            "bias": sixteenths(net, n),
+        }
+
+    x = net.input("float32", (4, 3, 32))
+    q = net.op("quantize_levels", [x], net.tensor("planes", (4, 3, 32), bits=2), steps(2))
+    attrs = {"kernel": [3, 3], "pads": [1, 1, 1, 1]}
+    y = [net.tensor("float32", (4, 3, 20)), net.tensor("planes", (4, 3, 20), bits=3)]
+    net.op("conv2d_bitserial", [q], y[0], product(2, 2, 20, 288) | steps(3), **attrs)
+    net.plan["ops"][-1]["outputs"] = y
+    a = net.tensor("planes", (4, 3, 20), bits=1)
+    net.op("conv2d_bitserial", [y[1], y[0]], a, product(4, 3, 20, 180) | steps(1), **attrs, min=-1.0, max=2.0)
+    basis = sixteenths(net, 1)
+    f = net.op("dequantize_levels", [a], net.tensor("float32", (4, 3, 20)), {"basis": basis})
+    f = net.op("reshape", [f], net.tensor("float32", (240,)))
+    g = net.op("quantize_levels", [f], net.tensor("planes", (240,), bits=1), {**steps(1), "threshold": basis / 2})
+    return net.outputs(net.op("gemm_bitserial", [g], net.tensor("float32", (5,)), product(3, 1, 5, 240)), y[0])
+
+
+def codebooks() -> Net:
+    """Codebooks per output channel and per group of columns: on codes (int8) and on float32."""
+    net = Net(8)
+
+    def weight(bits: int, count: int) -> np.ndarray:
+        codes = net.rng.integers(0, 1 << bits, count, dtype=np.uint8)
+        stream = (codes[:, None] >> np.arange(bits, dtype=np.uint8) & 1).astype(np.uint8)
+        return np.packbits(stream, bitorder="little")
+
+    x = net.input("float32", (5, 4, 6))
+    q = net.op("quantize", [x], net.tensor("int8", (5, 4, 6), 0.125, -3))
+    params = {
+        "weight": weight(3, 10 * 9 * 6),
+        "codebook": net.rng.integers(-127, 128, (10, 8), dtype=np.int8),
+        "weight_scale": net.rng.uniform(0.001, 0.002, 10).astype(np.float32),
+    }
+    codes = net.tensor("uint8", (5, 4, 10), 0.125, 0)
+    a = net.op("conv2d_codebook", [q], codes, params, kernel=[3, 3], pads=[1, 1, 1, 1], bits=3)
+    f = net.op("dequantize", [a], net.tensor("float32", (5, 4, 10)))
+    params = {"weight": weight(4, 8 * 9 * 10), "codebook": sixteenths(net, 8, 16), "bias": sixteenths(net, 8)}
+    b = net.tensor("float32", (3, 2, 8))
+    net.op("conv2d_codebook", [f], b, params, kernel=[3, 3], bits=4, min=0.0)
+    g = net.op("reshape", [b], net.tensor("float32", (48,)))
+    params = {"weight": weight(2, 5 * 48), "codebook": sixteenths(net, 3, 4), "bias": sixteenths(net, 5)}
+    return net.outputs(net.op("gemm_codebook", [g], net.tensor("float32", (5,)), params, bits=2, group_size=20), b)
+
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -218,7 +282,10 @@ def write(path: Path, data: bytes) -> bool:
 
 
 def main() -> None:
-    made = {build.__name__: functools.partial(built, build) for build in (dense, convolutional, binary, few_bits)}
+    made = {
+        build.__name__: functools.partial(built, build)
+        for build in (dense, convolutional, binary, few_bits, planes, codebooks)
+    }
     for name, make in (made | {"compressed": compressed, "uniform": uniform}).items():
         path = HERE / "good" / f"{name}.lowbit"
         if path.exists():

@@ -103,6 +103,8 @@ def test_a_chain_stays_in_planes(w_bits: int, a_bits: int, tmp_path: Any):
     x = np.random.default_rng(1).normal(size=(2, 3, 6, 7)).astype(np.float32)
     np.testing.assert_array_equal(lowbit.load(tmp_path / "net.lowbit").run(x), model.run(x))
     assert f"levels {w_bits} bit per channel" in str(model.summary()) and f"levels {a_bits} bit" in str(model.summary())
+    in_float = [row.weights.endswith(", runs in float32") for row in model.layers() if "bitserial" in row.op]
+    assert in_float == [w_bits * a_bits > 4, True]  # sums of 288 and of 40 products
 
 
 def test_residual_blocks():
