@@ -27,11 +27,13 @@ def test_max_pool_3x3_stride_2(rng, timed, shape, padding, isa, threads):
     timed(lambda: _core.max_pool(x, y, (3, 3), (2, 2), (padding,) * 4, isa=isa, threads=threads))
 
 
+@pytest.mark.parametrize("rounding", ["nearest_even", "gemmlowp"])
 @pytest.mark.parametrize("shape", [(7, 7, 1280), (13, 13, 1000)], ids=str)
-def test_global_average_pool(rng, timed, shape, isa, threads):
+def test_global_average_pool(rng, timed, shape, rounding, isa, threads):
     x = rng.integers(0, 256, (1, *shape)).astype(np.uint8)
     y = np.empty((1, 1, 1, shape[2]), np.uint8)
-    timed(lambda: _core.average_pool_i8(x, 0.02, 3, y, 0.01, 5, shape[:2], isa=isa, threads=threads))
+    more = {"rounding": rounding, "isa": isa, "threads": threads}
+    timed(lambda: _core.average_pool_i8(x, 0.02, 3, y, 0.01, 5, shape[:2], **more))
 
 
 def test_lookup(rng, timed, isa, threads):

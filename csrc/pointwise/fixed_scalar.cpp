@@ -52,22 +52,34 @@ static Mean divided(FixedPoint m, int64_t count) {
 
 static int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 
+void means_fixed_scalar(const int32_t* sums, int64_t n, int64_t counted, const CodeOut& out, const FixedPoint* ratio,
+                        Rounding rounding, uint8_t* y) noexcept {
+  const int64_t count = counted > 1 ? counted : 1;
+  const Mean mean = ratio ? divided(*ratio, count) : Mean{};
+  for (int64_t j = 0; j < n; ++j) {
+    const int64_t v = ratio ? multiply_fixed(sums[j] * (1 << mean.headroom), mean.multiplier, rounding)
+                            : floor_div(2 * int64_t{sums[j]} + count, 2 * count);
+    y[j] = saturate_fixed(v, out);
+  }
+}
+
 void average_pool_fixed_scalar(const PoolRow& row, const CodeIn& in, const CodeOut& out, const FixedPoint* ratio,
                                Rounding rounding) noexcept {
   for (int64_t ox = 0; ox < row.out_w; ++ox) {
     const PoolColumn& column = row.columns[ox];
     uint8_t* y = static_cast<uint8_t*>(row.y) + ox * row.y_step;
-    const int64_t counted = row.count * column.count, count = counted > 1 ? counted : 1;
-    const Mean mean = ratio ? divided(*ratio, count) : Mean{};
-    for (int64_t j = 0; j < row.c; ++j) {
-      int32_t sum = 0;
-      for (int64_t r = 0; r < row.rows; ++r) {
-        const uint8_t* x = static_cast<const uint8_t*>(row.x) + r * row.row_step + column.first * row.pixel_step + j;
-        for (int64_t t = 0; t < column.taps; ++t) sum += whole_difference(x[t * row.tap_step], in);
+    int32_t sums[32];
+    for (int64_t j = 0; j < row.c; j += 32) {
+      const int64_t width = row.c - j < 32 ? row.c - j : 32;
+      for (int64_t i = 0; i < width; ++i) {
+        sums[i] = 0;
+        for (int64_t r = 0; r < row.rows; ++r) {
+          const uint8_t* x =
+              static_cast<const uint8_t*>(row.x) + r * row.row_step + column.first * row.pixel_step + j + i;
+          for (int64_t t = 0; t < column.taps; ++t) sums[i] += whole_difference(x[t * row.tap_step], in);
+        }
       }
-      const int64_t v = ratio ? multiply_fixed(sum * (1 << mean.headroom), mean.multiplier, rounding)
-                              : floor_div(2 * int64_t{sum} + count, 2 * count);
-      y[j] = saturate_fixed(v, out);
+      means_fixed_scalar(sums, width, row.count * column.count, out, ratio, rounding, y + j);
     }
   }
 }

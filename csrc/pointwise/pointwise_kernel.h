@@ -51,7 +51,7 @@ struct LinearRow {
   void* y;
 };
 
-// The fixed-point forms, one variant each: integer-only networks spend little time in them.
+// The fixed-point forms. Integer-only networks spend little time in add and mul: one variant each.
 struct FixedSum {
   FixedPoint a, b, sum;  // of (a - za) << 20, (b - zb) << 20, and of their sum
   Rounding rounding;
@@ -61,8 +61,15 @@ void add_fixed_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, cons
 void mul_fixed_scalar(const uint8_t* a, const CodeIn& ca, const uint8_t* b, const CodeIn& cb, int64_t repeat,
                       int64_t inner, uint8_t* y, const CodeOut& out, FixedPoint ratio, Rounding rounding) noexcept;
 // ratio: of the scales, divided by each window's count; null: the plain mean.
-void average_pool_fixed_scalar(const PoolRow& row, const CodeIn& in, const CodeOut& out, const FixedPoint* ratio,
-                               Rounding rounding) noexcept;
+using PoolFixed = void(const PoolRow& row, const CodeIn& in, const CodeOut& out, const FixedPoint* ratio,
+                       Rounding rounding) noexcept;
+PoolFixed average_pool_fixed_scalar;
+#if LOWBIT_X86
+PoolFixed average_pool_fixed_avx2;
+#endif
+// The last step of these, for sums of n channels' differences.
+void means_fixed_scalar(const int32_t* sums, int64_t n, int64_t counted, const CodeOut& out, const FixedPoint* ratio,
+                        Rounding rounding, uint8_t* y) noexcept;
 
 using Quantize = void(const float* x, int64_t n, float scale, const CodeOut& out, uint8_t* q) noexcept;
 // pixels of c planes that lie `plane` floats apart -> pixels ldq bytes apart.

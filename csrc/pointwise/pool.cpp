@@ -40,6 +40,12 @@ constexpr Variant<PoolCodes*> kAverageCodes[] = {
 #endif
     {Isa::scalar, average_pool_codes_scalar},
 };
+constexpr Variant<PoolFixed*> kAverageFixed[] = {
+#if LOWBIT_X86
+    {Isa::avx2, average_pool_fixed_avx2},
+#endif
+    {Isa::scalar, average_pool_fixed_scalar},
+};
 constexpr Variant<Pool*> kAverageF32[] = {
 #if LOWBIT_X86
     {Isa::avx512, average_pool_f32_avx512},
@@ -148,8 +154,9 @@ void average_pool_i8(const void* x, const Codes& cx, int64_t ldx, const Conv2dSh
     if (s.kh > INT32_MAX / s.kw) fail(kName, "a window of " + std::to_string(s.kh) + " x " + std::to_string(s.kw));
     const bool same = cx.scale == cy.scale;
     const FixedPoint ratio = exact_fixed_point(kName, double{cx.scale} / double{cy.scale});
+    PoolFixed* const run = pick(kAverageFixed, isa);
     over_rows(static_cast<const uint8_t*>(x), ldx, s, count, static_cast<uint8_t*>(y), ldy, threads,
-              [&](const PoolRow& row) { average_pool_fixed_scalar(row, in, out, same ? nullptr : &ratio, rounding); });
+              [&](const PoolRow& row) { run(row, in, out, same ? nullptr : &ratio, rounding); });
     return;
   }
   PoolCodes* const run = pick(kAverageCodes, isa);
