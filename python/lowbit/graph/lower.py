@@ -302,9 +302,10 @@ class Lowering:
                 )
                 params["weight"] = coded.weights().astype(np.int8)
             else:
+                limit = 1 << (30 if recipe.rounding == "nearest_even" else 22)
                 params["weight"], params["weight_scale"] = layer.remembered(
-                    ("int8", per_channel, s_x, reach, recipe.bits),
-                    lambda: quantize_weights(weight, per_channel, bias, s_x, reach, recipe.bits),
+                    ("int8", per_channel, s_x, reach, recipe.bits, limit),
+                    lambda: quantize_weights(weight, per_channel, bias, s_x, reach, recipe.bits, limit),
                 )
         if given is None and (mean := self.ranges.mean(x)) is not None:
             shift = mean_shift(layer, mean, params["weight"], params["weight_scale"])

@@ -19,6 +19,7 @@ def quantize_weights(
     input_scale: float | None,
     input_reach: int = 255,
     bits: int = 8,
+    bias_limit: int = 1 << 30,
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric int8 codes -127..127, scale = max |w| / 127 per output channel (axis 0) or per tensor, no saturation.
 
@@ -35,11 +36,12 @@ def quantize_weights(
         input_scale: scale of the input's codes; None where the bias stays in float.
         input_reach: largest |code - zero_point| of the input.
         bits: 2 to 8.
+        bias_limit: greatest code of a bias; 2^22 where fixed-point roundings are to be fast (csrc/requantize).
 
     Returns:
         codes like weight, scales float32 (oc) or (1).
     """
-    scale = weight_scales(weight, per_channel, bias, input_scale, input_reach, bits)
+    scale = weight_scales(weight, per_channel, bias, input_scale, input_reach, bits, bias_limit)
     rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
     taps = int(np.prod(weight.shape[1:-1])) if bits < 8 else 1
     codes = balance(rows / scale.astype(np.float64)[:, None], (1 << (bits - 1)) - 1, taps).astype(np.int8)
@@ -53,6 +55,7 @@ def weight_scales(
     input_scale: float | None,
     input_reach: int = 255,
     bits: int = 8,
+    bias_limit: int = 1 << 30,
 ) -> NDArray[np.float32]:
     """The scales of :func:`quantize_weights`, (oc) or (1)."""
     rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
@@ -61,7 +64,7 @@ def weight_scales(
     wide = np.abs(groups).max(axis=1, initial=0.0) / top if bits == 8 else clip_scale(groups, top)
     if bias is not None and input_scale is not None:
         room = max(_INT32 - rows.shape[1] * top * input_reach, 1 << 16)
-        floor = np.abs(bias.astype(np.float64)) / (input_scale * min(room // 2, 1 << 30))
+        floor = np.abs(bias.astype(np.float64)) / (input_scale * min(room // 2, bias_limit))
         wide = np.maximum(wide, floor if per_channel else floor.max(initial=0.0))
     return np.where(wide < 1e-30, 1.0, wide).astype(np.float32)
 
