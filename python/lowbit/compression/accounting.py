@@ -166,7 +166,8 @@ def size_steps(plan: Plan) -> list[tuple[str, int]]:
     Returns:
         (step, bytes), with the biases in every step: ``float32``; ``pruned``, the weights that are left as float32 and
         nothing for where they are; ``shared codes``, with codebooks and gaps; ``Huffman``, with its code tables. The
-        last is what :func:`layer_sizes` counts. Steps that changed nothing are left out; empty without codebooks.
+        last is what :func:`layer_sizes` counts. Steps that changed less than a thousandth are left out (a codebook entry
+        that happens to be 0 prunes nobody's net); empty without codebooks.
 
     Raises:
         lowbit.FormatError: a layer's streams are damaged; names it.
@@ -188,7 +189,7 @@ def size_steps(plan: Plan) -> list[tuple[str, int]]:
     steps = [("float32", sum(s.float_bytes for s in sizes))]
     for step, part in (("pruned", "pruned_bytes"), ("shared codes", "packed_bytes"), ("Huffman", "bytes")):
         count = sum(getattr(s, part) for s in sizes)
-        if count != steps[-1][1]:
+        if abs(count - steps[-1][1]) > 1e-3 * steps[-1][1]:
             steps.append((step, count))
     return steps
 
