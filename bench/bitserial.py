@@ -109,6 +109,7 @@ def layer_times(contenders: dict[str, tuple[PlanBuilder, int, int]], isas: list[
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bits", default="1/1,1/2,2/2,3/3,4/4")
     parser.add_argument("--layers", default="56x64,28x128,14x256,linear1024")
