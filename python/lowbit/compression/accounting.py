@@ -166,8 +166,8 @@ def size_steps(plan: Plan) -> list[tuple[str, int]]:
     Returns:
         (step, bytes), with the biases in every step: ``float32``; ``pruned``, the weights that are left as float32 and
         nothing for where they are; ``shared codes``, with codebooks and gaps; ``Huffman``, with its code tables. The
-        last is what :func:`layer_sizes` counts. Steps that changed less than a thousandth are left out (a codebook entry
-        that happens to be 0 prunes nobody's net); empty without codebooks.
+        last is what :func:`layer_sizes` counts. Steps that changed less than a thousandth are left out (a codebook
+        entry that happens to be 0 is no pruning); empty without codebooks.
 
     Raises:
         lowbit.FormatError: a layer's streams are damaged; names it.
