@@ -1,10 +1,10 @@
 r"""ResNet-20 in every precision, side by side: accuracy on CIFAR-10, bytes of the file, milliseconds on every level.
 
     python examples/python/resnet20_points.py cifar10.npz ../shared/data/resnet20_cifar10.onnx \
-        build/reproductions/*.lowbit --recipes float32,int8,int:4/4 --plot points.png
+        'LQ 2/2=build/reproductions/cifar10-resnet20-lq2-2-1.lowbit' --recipes float32,int8,int:4/4 --plot points.png
 
 Recipes are post-training, calibrated with 512 held-out training images; files are those that the other scripts of this
-folder trained and converted. Batch 1, one thread, all networks of a level take turns.
+folder trained and converted, by name or by their own. Batch 1, one thread, all networks of a level take turns.
 """
 
 import argparse
@@ -43,18 +43,25 @@ def plot(rows: list[dict], isa: str, path: Path) -> None:
     """Accuracy against bytes, and against milliseconds on one level."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for row in rows:
-        style = "s" if row["post_training"] else "o"
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    left, right, names = figure.subplots(1, 3, gridspec_kw={"width_ratios": [3, 3, 1.3]})
+    for number, row in enumerate(rows, 1):
+        style, color = ("s", "C0") if row["post_training"] else ("o", "C3")
+        side = (5, -3) if number % 2 else (-5, -3)  # neighbours are often in nearly the same place
         for ax, x in ((left, row["bytes"] / 1000), (right, row["ms"][isa])):
-            ax.plot(x, row["top1"], style, ms=5, color="C0" if row["post_training"] else "C3")
-            ax.annotate(row["name"], (x, row["top1"]), xytext=(4, -3), textcoords="offset points", fontsize=7)
+            ax.plot(x, row["top1"], style, ms=5, color=color)
+            at = (x, row["top1"])
+            ax.annotate(
+                str(number), at, side, textcoords="offset points", fontsize=7, ha="left" if number % 2 else "right"
+            )
     left.set(xlabel="file in kB", ylabel="test accuracy in %", xscale="log")
     right.set(xlabel=f"ms, level {isa}, one thread", xscale="log")
-    for style, color, text in (("s", "C0", "post-training"), ("o", "C3", "trained")):
+    for style, color, text in (("s", "C0", "recipe, post-training"), ("o", "C3", "from a file")):
         right.plot([], [], style, color=color, label=text)
     right.legend(loc="lower right")
+    names.axis("off")
+    lines = [f"{number:2}  {row['name']}" for number, row in enumerate(rows, 1)]
+    names.text(0, 1, "\n".join(lines), va="top", fontsize=8, family="monospace", linespacing=1.4)
     figure.savefig(path, dpi=110)
 
 
@@ -63,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("net", type=Path, help="resnet20_cifar10.onnx")
-    parser.add_argument("files", type=Path, nargs="*", help=".lowbit files of trained networks")
+    parser.add_argument("files", nargs="*", help="[name=]file.lowbit of trained networks")
     parser.add_argument("--recipes", default=RECIPES)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each network and level")
     parser.add_argument("--isas", help="levels, with commas between; all of this machine by default")
@@ -75,7 +82,8 @@ def main() -> None:
     x, y = data.x_test.contiguous().numpy(), data.y_test.numpy()
     recipes = args.recipes.split(",") if args.recipes else []
     post_training = converted(args.net, recipes, data.x_valid[:512].contiguous().numpy(), args.out)
-    files = post_training | {file.stem: file for file in args.files}
+    named = [(name, Path(file)) for name, _, file in (text.rpartition("=") for text in args.files)]
+    files = post_training | {name or file.stem: file for name, file in named}
     models = {name: lowbit.load(file) for name, file in files.items()}
     isas = args.isas.split(",") if args.isas else [isa for isa in lowbit.isas() if isa != "scalar"]
     ms = {isa: measured_ms(models, threads=1, isa=isa, seconds=args.seconds) for isa in isas}
