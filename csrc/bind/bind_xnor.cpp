@@ -208,7 +208,9 @@ py::array unpack_to_levels(const py::array& words, int64_t c, const py::array& l
   const py::array planes = dense(words), values = dense(level);
   if (!py::isinstance<py::array_t<uint32_t>>(words) || words.ndim() < 2 || words.shape(0) > 8 ||
       words.shape(words.ndim() - 1) != bit_words(c) || level.size() != py::ssize_t{1} << words.shape(0)) {
-    throw py::value_error("unpack_levels: planes, c and levels do not fit each other");
+    throw py::value_error("unpack_levels: planes are " + text(shape_of(words)) + ", c is " + std::to_string(c) +
+                          ", levels are " + std::to_string(level.size()) +
+                          ": must be uint32 (bits, ..., words of c), bits to 8, 2^bits levels");
   }
   Shape shape = shape_of(words);
   const int64_t count = rows_before_last(words) / std::max<int64_t>(shape[0], 1);

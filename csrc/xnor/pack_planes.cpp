@@ -104,6 +104,7 @@ void unpack_levels(const BitPlanes& codes, int64_t rows, int64_t c, const float*
   const UnpackFn fn = codes.count <= 4 ? pick(kUnpack, isa) : unpack_levels_scalar;
   threads = resolve_threads(threads);
   if (rows == 0 || c == 0) return;
+  if (!codes.bits || !level || !y) fail_xnor(kName, "planes, level or y is null");
   parallel_for(threads, rows, kGrain / c + 1, [&](int64_t begin, int64_t end) {
     fn({codes.bits + begin * codes.ld, codes.count, codes.stride, codes.ld, end - begin, c, level, y + begin * ldy,
         ldy});

@@ -141,8 +141,12 @@ def test_codes_back_to_levels(bits, isa):
         words = lowbit.bit_planes(codes, bits).words
         got = _core.unpack_levels(words, c, level, isa, 2)
         np.testing.assert_array_equal(got, level[codes])
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match=f"c is 65, levels are {len(level) - 1}"):
         _core.unpack_levels(words, c, level[1:], isa, 1)
+    with pytest.raises(ValueError, match=r"planes are \(\d, 2, 3, 3\), c is 97"):
+        _core.unpack_levels(words, 97, level, isa, 1)
+    with pytest.raises(ValueError, match="0 planes"):
+        _core.unpack_levels(words[:0], c, level[:1], isa, 1)
 
 
 def test_wrong_arguments_of_level_planes():
